@@ -1,0 +1,69 @@
+"""Everything that can go wrong, by name: exceptions for programs, drop reasons for packets."""
+
+from enum import StrEnum
+
+
+class KracauerError(Exception):
+    """What every error raised on purpose by this package derives from."""
+
+
+class ParseError(KracauerError):
+    """Bytes that are not what they claim to be; the message says which rule they break."""
+
+
+class ConfigError(KracauerError):
+    """A configuration that cannot be used; carries every problem found, not just the first.
+
+    `problems` is a tuple of `kracauer.config.Problem`-like values, each rendered by `str()` as one line.
+    """
+
+    def __init__(self, problems: tuple[object, ...]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+class RemediableError(KracauerError):
+    """A failure of the machine around us: says what happened (`cause`) and what mends it (`remedy`)."""
+
+    def __init__(self, cause: str, remedy: str) -> None:
+        super().__init__(f"{cause}: {remedy}" if remedy else cause)
+        self.cause = cause
+        self.remedy = remedy
+
+
+class DeviceError(RemediableError):
+    """The TUN device cannot be opened, or has gone away."""
+
+
+class HostError(RemediableError):
+    """Addresses, routes or links could not be set up."""
+
+
+class LabError(RemediableError):
+    """The network-namespace lab cannot be built here."""
+
+
+class DropReason(StrEnum):
+    """Why a packet was dropped. The values are log fields and metric labels: never rename one lightly."""
+
+    MALFORMED_IPV4 = "malformed_ipv4"
+    MALFORMED_IPV6 = "malformed_ipv6"
+    MALFORMED_TCP = "malformed_tcp"
+    BAD_CHECKSUM = "bad_checksum"
+    NOT_IP = "not_ip"
+    NOT_TCP = "not_tcp"
+    FRAGMENT = "fragment"
+    ILLEGAL_SOURCE = "illegal_source"
+    ILLEGAL_FLAGS = "illegal_flags"
+    SOURCE_ROUTE = "source_route"
+    TTL_EXPIRED = "ttl_expired"
+    TOO_BIG = "too_big"
+    NO_LISTENER = "no_listener"
+    NO_FLOW = "no_flow"
+    BAD_COOKIE = "bad_cookie"
+    AUTHENTICATED_SYN = "authenticated_syn"
+    TABLE_FULL = "table_full"
+    OUT_OF_WINDOW = "out_of_window"
+    UNEXPECTED = "unexpected"
+    BACKEND_MISMATCH = "backend_mismatch"
+    RATE_LIMITED = "rate_limited"
