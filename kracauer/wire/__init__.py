@@ -1,0 +1,1 @@
+"""Bytes to header values and back: one RFC a module, no state, no policy."""
