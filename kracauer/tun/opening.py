@@ -1,0 +1,126 @@
+"""Opening the TUN device, with a vnet header and TSO so that super-packets cross it whole, or saying why it cannot be.
+
+Flags and ioctls are those of Linux's include/uapi/linux/if_tun.h.
+"""
+
+import errno
+import fcntl
+import os
+import re
+from pathlib import Path
+from typing import Final
+
+from pytun_pmd3 import TunTapDevice
+
+from kracauer.errors import DeviceError
+from kracauer.tun.device import TunDevice
+from kracauer.tun.driver import interface_driver
+
+CLONE_DEVICE: Final = "/dev/net/tun"
+
+IFF_TUN: Final = 0x0001
+IFF_NO_PI: Final = 0x1000
+IFF_VNET_HDR: Final = 0x4000
+IFF_TUN_EXCL: Final = 0x8000
+
+TUNSETOFFLOAD: Final = 0x400454D0
+TUN_F_CSUM: Final = 0x01
+TUN_F_TSO4: Final = 0x02
+TUN_F_TSO6: Final = 0x04
+TUN_F_TSO_ECN: Final = 0x08
+
+_OFFLOADS: Final = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
+# "%" would make the kernel number the interface; the rest is what dev_valid_name() and the shell can both live with.
+_VALID_NAME: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.@+-]{1,15}\Z")
+
+
+def open_device(name: str, *, has_offloads: bool = True, is_adopting: bool = False) -> TunDevice:
+    """Create the TUN device `name`, or with `is_adopting` take one that the operator has made.
+
+    Raises DeviceError with cause and remedy when that cannot be done.
+    """
+    if not _VALID_NAME.match(name):
+        raise DeviceError(
+            f"{name!r} cannot be the name of an interface",
+            "set network.device to 1 to 15 letters, digits, '-', '_' or '.'",
+        )
+    flags = IFF_TUN | IFF_NO_PI | (0 if is_adopting else IFF_TUN_EXCL)
+    if not has_offloads:
+        return TunDevice(_attach(name, flags), has_vnet_header=False, has_offloads=False, fallback="")
+    try:
+        device = _attach(name, flags | IFF_VNET_HDR)
+    except _RefusedError as refusal:
+        # The same without the vnet header either works, or raises what was wrong with the name after all.
+        device = _attach(name, flags)
+        fallback = f"IFF_VNET_HDR: {refusal.strerror}"
+        return TunDevice(device, has_vnet_header=False, has_offloads=False, fallback=fallback)
+    try:
+        fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, _OFFLOADS)
+    except OSError as error:
+        fallback = f"TUNSETOFFLOAD: {error.strerror}"
+        return TunDevice(device, has_vnet_header=True, has_offloads=False, fallback=fallback)
+    return TunDevice(device, has_vnet_header=True, has_offloads=True, fallback="")
+
+
+class _RefusedError(DeviceError):
+    """The kernel answered EINVAL: either it does not know a flag, or the name belongs to another kind of interface."""
+
+    def __init__(self, cause: str, remedy: str, strerror: str) -> None:
+        super().__init__(cause, remedy)
+        self.strerror = strerror
+
+
+def _attach(name: str, flags: int) -> TunTapDevice:
+    try:
+        return TunTapDevice(name, flags)
+    except OSError as error:
+        raise _explain(name, error) from error
+
+
+def _explain(name: str, error: OSError) -> DeviceError:
+    """The cause and the remedy behind what opening the device has said."""
+    match error.errno:
+        case errno.ENOENT | errno.ENODEV | errno.ENXIO:
+            return DeviceError(
+                f"{CLONE_DEVICE} is missing ({error.strerror})",
+                "load the module with `modprobe tun`; in a container, start it with `--device /dev/net/tun`",
+            )
+        case errno.EACCES:
+            return DeviceError(
+                f"{CLONE_DEVICE} may not be opened by user {os.geteuid()}",
+                "run Kracauer as root, or give its user access to that file as well as CAP_NET_ADMIN",
+            )
+        case errno.EPERM:
+            return DeviceError(
+                f"the kernel does not let user {os.geteuid()} create the device {name}",
+                "run Kracauer as root or with CAP_NET_ADMIN; in a container, start it with `--cap-add NET_ADMIN`",
+            )
+        case errno.EBUSY | errno.EEXIST:
+            return DeviceError(*_explain_taken(name))
+        case errno.EINVAL:
+            if interface_driver(name) is not None:
+                cause, remedy = _explain_taken(name)
+            else:
+                cause, remedy = f"the kernel refuses to create the device {name}", "set network.device to another name"
+            return _RefusedError(cause, remedy, error.strerror or "")
+        case errno.ENOTTY:
+            return DeviceError(f"{CLONE_DEVICE} is not the TUN driver", _remake_remedy())
+        case _:
+            return DeviceError(f"the device {name} cannot be opened ({error.strerror})", "see `dmesg` for the reason")
+
+
+def _explain_taken(name: str) -> tuple[str, str]:
+    driver = interface_driver(name)
+    if driver in (None, "tun"):
+        return (
+            f"the device name {name} is taken by another TUN device",
+            f"stop what uses it, remove it with `ip link del {name}`, or set network.device to another name",
+        )
+    return (
+        f"the device name {name} is taken by an interface that is no TUN device (driver {driver})",
+        "set network.device to a name that is free",
+    )
+
+
+def _remake_remedy() -> str:
+    return f"make it anew: `rm {CLONE_DEVICE}; mkdir -p {Path(CLONE_DEVICE).parent}; mknod {CLONE_DEVICE} c 10 200`"
