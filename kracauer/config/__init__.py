@@ -1,0 +1,18 @@
+"""TOML text to a frozen `Config`, every problem told at once with its key path."""
+
+from kracauer.config.document import parse_config
+from kracauer.config.problems import ABSENT, Problem
+from kracauer.config.values import BackendProfile, Config, Limits, Listener, Log, Network, Timeouts
+
+__all__ = [
+    "ABSENT",
+    "BackendProfile",
+    "Config",
+    "Limits",
+    "Listener",
+    "Log",
+    "Network",
+    "Problem",
+    "Timeouts",
+    "parse_config",
+]

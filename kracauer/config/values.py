@@ -1,0 +1,112 @@
+"""What a configuration says, as frozen values with the defaults; docs/reference/configuration.md explains each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address, IPv6Network
+from types import MappingProxyType
+
+from kracauer.peek import Protocol
+from kracauer.routes import Backend, RouteTable
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A service address and port that clients dial, and what they are expected to speak there."""
+
+    address: IPv4Address
+    port: int
+    protocol: Protocol = Protocol.AUTO
+
+    def __str__(self) -> str:
+        return f"{self.address}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class BackendProfile:
+    """The TCP that a backend is assumed to speak until its first SYN-ACK has been heard.
+
+    `window_scale` None stands for no window scaling; `window` is the unscaled one of the SYN-ACK (RFC 7323 §2.2).
+    """
+
+    mss: int = 1440
+    window_scale: int | None = 7
+    sack: bool = True
+    timestamps: bool = False
+    ecn: bool = False
+    window: int = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long each phase of a flow may last, in seconds; the last two are those of RFC 5382 §5 and RFC 7857 §2."""
+
+    peek_s: float = 30.0
+    dial_attempt_s: float = 0.5
+    dial_s: float = 10.0
+    established_idle_s: float = 7440.0
+    transitory_s: float = 240.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds on memory: flows at once, bytes of one client's first message, bytes of all held segments together."""
+
+    flows: int = 65536
+    peek_bytes: int = 65536
+    held_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """The TUN device and the links around it; `manage` False leaves addresses and routes to the operator."""
+
+    manage: bool = True
+    device: str = "kracauer0"
+    ipv4_mtu: int = 1500
+    ipv6_mtu: int = 1500
+    offloads: bool = True
+
+    @property
+    def largest_mss(self) -> int:
+        """The most that may be offered to a client: what fits both MTUs (IPv6 40 + TCP 20, IPv4 20 + TCP 20 bytes)."""
+        return min(self.ipv6_mtu - 60, self.ipv4_mtu - 40)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How much to log ("debug", "info", "warning", "error") and how ("auto", "console", "json")."""
+
+    level: str = "info"
+    format: str = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One whole valid configuration.
+
+    `profile` is assumed of every backend that has not been heard yet; `profile_overrides` of single ones.
+    """
+
+    prefix: IPv6Network
+    listeners: tuple[Listener, ...]
+    routes: RouteTable
+    profile: BackendProfile = BackendProfile()
+    timeouts: Timeouts = Timeouts()
+    limits: Limits = Limits()
+    network: Network = Network()
+    log: Log = Log()
+    profile_overrides: Mapping[IPv6Address, BackendProfile] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """Every distinct backend (address, port or None for the listener's), in the order of the routes."""
+        return self.routes.backends
+
+    @property
+    def service_addresses(self) -> tuple[IPv4Address, ...]:
+        """Every distinct address listened on, in the order of the listeners."""
+        return tuple(dict.fromkeys(listener.address for listener in self.listeners))
+
+    def profile_of(self, address: IPv6Address) -> BackendProfile:
+        """What to assume of the backend at `address` as long as it has not been heard."""
+        return self.profile_overrides.get(address, self.profile)

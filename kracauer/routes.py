@@ -1,0 +1,103 @@
+"""Hostname to backends: the exact name, then the longest wildcard, then the default.
+
+Names are compared as they arrive from the peek and from the configuration: lower-case A-labels (RFC 5890 §2.3.2.1) without a
+trailing dot.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv6Address
+from typing import Final
+
+DEFAULT: Final = "default"
+WILDCARD: Final = "*."
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Where a name lives; `port` None stands for the port of the listener that the client dialled."""
+
+    address: IPv6Address
+    port: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.address) if self.port is None else f"[{self.address}]:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A pattern ("www.example.com", "*.example.org" or "default") and its backends in order of preference."""
+
+    pattern: str
+    backends: tuple[Backend, ...]
+
+    def __post_init__(self) -> None:
+        if not self.backends:
+            raise ValueError(f"route {self.pattern}: no backend")
+
+
+class RouteTable:
+    """Every route of a configuration, looked up in time that depends on the name asked for and not on the number of routes.
+
+    A wildcard matches at any depth: "*.example.org" takes a.example.org and a.b.example.org, but never example.org itself.
+    Raises ValueError when two routes have one pattern.
+    """
+
+    __slots__ = ("_backends", "_default", "_exact", "_longest_suffix", "_routes", "_suffixes")
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._routes = tuple(routes)
+        self._exact: dict[str, Route] = {}
+        self._suffixes: dict[str, Route] = {}
+        self._default: Route | None = None
+        for route in self._routes:
+            self._insert(route)
+        self._longest_suffix = max(map(len, self._suffixes), default=-1)
+        self._backends = tuple(dict.fromkeys(backend for route in self._routes for backend in route.backends))
+
+    def _insert(self, route: Route) -> None:
+        if route.pattern == DEFAULT:
+            is_known, self._default = self._default is not None, route
+        else:
+            is_wildcard = route.pattern.startswith(WILDCARD)
+            names = self._suffixes if is_wildcard else self._exact
+            name = route.pattern.removeprefix(WILDCARD) if is_wildcard else route.pattern
+            is_known, names[name] = name in names, route
+        if is_known:
+            raise ValueError(f"two routes for {route.pattern}")
+
+    def lookup(self, hostname: str | None) -> Route | None:
+        """Find the route of a normalised `hostname`; None (no name was said) has just the default route."""
+        if hostname is None:
+            return self._default
+        route = self._exact.get(hostname)
+        if route is not None:
+            return route
+        # A tail longer than every wildcard cannot match: skipping those bounds the work for names made of thousands of dots.
+        dot = hostname.find(".", max(0, len(hostname) - 1 - self._longest_suffix))
+        while dot != -1:
+            route = self._suffixes.get(hostname[dot + 1 :])
+            if route is not None:
+                return route
+            dot = hostname.find(".", dot + 1)
+        return self._default
+
+    @property
+    def backends(self) -> tuple[Backend, ...]:
+        """Every distinct backend, in the order in which the routes first name it."""
+        return self._backends
+
+    def __iter__(self) -> Iterator[Route]:
+        return iter(self._routes)
+
+    def __len__(self) -> int:
+        return len(self._routes)
+
+    def __eq__(self, other: object) -> bool:
+        return self._routes == other._routes if isinstance(other, RouteTable) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._routes)
+
+    def __repr__(self) -> str:
+        return f"RouteTable({self._routes!r})"
