@@ -1,0 +1,85 @@
+"""What can be set on the host, one value a setting, each rendered as the command that would do the same."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Final, TypeAlias
+
+# Marks our routes in the kernel (`ip route show proto 198`), so that leftovers of a killed service are known as ours.
+ROUTE_PROTOCOL: Final = 198
+
+# The kernel's own default for IPv6; IPv4's is 0, which no other route can beat.
+IPV4_METRIC: Final = 0
+IPV6_METRIC: Final = 1024
+# Worse than what any routing daemon uses: it counts only while the device's own route is away.
+UNREACHABLE_METRIC: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class SetLink:
+    """Give the device its MTU and bring it up."""
+
+    device: str
+    mtu: int
+
+    def render(self) -> str:
+        """The `ip` command that does the same."""
+        return f"ip link set {self.device} mtu {self.mtu} up"
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    """Set one of the device's own sysctls, `net.<family>.conf.<device>.<key>`.
+
+    One that is not required is skipped where the kernel lacks it or does not let us write it.
+    """
+
+    family: str
+    device: str
+    key: str
+    value: int
+    is_required: bool = True
+
+    @property
+    def path(self) -> Path:
+        """Where the kernel shows it."""
+        return Path("/proc/sys/net", self.family, "conf", self.device, self.key)
+
+    def render(self) -> str:
+        """The `sysctl` command that does the same; slashes, because a device's name may contain a dot."""
+        return f"sysctl -w net/{self.family}/conf/{self.device}/{self.key}={self.value}"
+
+
+@dataclass(frozen=True, slots=True)
+class AddRoute:
+    """Lead `destination` into `device`, or answer "unreachable" for it when `device` is None."""
+
+    destination: IPv4Network | IPv6Network
+    device: str | None
+    metric: int
+    mtu: int | None = None
+
+    def render(self) -> str:
+        """The `ip` command that does the same."""
+        family = f"ip -{self.destination.version} route replace "
+        target = f"{self.destination} dev {self.device}" if self.device else f"unreachable {self.destination}"
+        mtu = f" mtu {self.mtu}" if self.mtu else ""
+        return f"{family}{target} metric {self.metric}{mtu} proto {ROUTE_PROTOCOL}"
+
+
+@dataclass(frozen=True, slots=True)
+class DropRoute:
+    """Remove an "unreachable" route of ours that a killed service has left; not to be undone."""
+
+    destination: IPv4Network | IPv6Network
+    metric: int
+
+    def render(self) -> str:
+        """The `ip` command that does the same."""
+        return (
+            f"ip -{self.destination.version} route del unreachable {self.destination} "
+            f"metric {self.metric} proto {ROUTE_PROTOCOL}"
+        )
+
+
+Step: TypeAlias = SetLink | SetSysctl | AddRoute | DropRoute
