@@ -2,7 +2,8 @@
 
 from kracauer.config.document import parse_config
 from kracauer.config.problems import ABSENT, Problem
-from kracauer.config.values import BackendProfile, Config, Limits, Listener, Log, Network, Timeouts
+from kracauer.config.values import Config, Limits, Listener, Log, Network, Timeouts
+from kracauer.profile import BackendProfile
 
 __all__ = [
     "ABSENT",

@@ -6,13 +6,13 @@ from types import MappingProxyType
 from typing import Final
 
 from kracauer.config import addresses, checks, hostnames, settings
-from kracauer.config.problems import ABSENT, Problems, child
+from kracauer.config.problems import ABSENT, Problems, child, render
 from kracauer.config.reader import Table, checked
 from kracauer.config.syntax import parse_toml
 from kracauer.config.values import Config, Limits, Listener, Log, Network
 from kracauer.errors import ConfigError
 from kracauer.peek import Protocol
-from kracauer.routes import Backend, Route, RouteTable
+from kracauer.routes import DEFAULT, Backend, Route, RouteTable
 
 _LISTEN_EXAMPLE: Final = '[[listen]] with address = "198.51.100.1" and port = 443'
 _HOSTS_EXAMPLE: Final = '"www.example.com" = "2001:db8:1::2"'
@@ -32,8 +32,10 @@ def parse_config(text: str | bytes) -> Config:
 def _read_document(document: Table) -> Config | None:
     prefix = document.require("prefix", addresses.prefix, 'prefix = "2001:db8:46::/96"')
     listeners = _read_listeners(document, prefix)
+    before = len(document.problems)
     routes = _read_hosts(document, prefix)
-    backends = {backend.address for backend in routes.backends}
+    are_all_known = len(document.problems) == before
+    backends = {backend.address for backend in routes.backends} if are_all_known else None
     profile, overrides = settings.read_profiles(document.table("backend_profile"), backends)
     timeouts = settings.read_timeouts(document.table("timeouts"))
     limits = settings.read_settings(document.table("limits"), Limits(), settings.LIMIT_CHECKS)
@@ -102,13 +104,13 @@ def _read_hosts(document: Table, prefix: IPv6Network | None) -> RouteTable:
 def _why_no_backends(key: str, value: Mapping[str, object]) -> str:
     # TOML reads www.example.com = "…" as a key in a table in a table: the mistake everybody makes once.
     name, inner = key, value
-    while len(inner) == 1:
+    while len(inner) == 1 and key != DEFAULT:
         below, content = next(iter(inner.items()))
         name += f".{below}"
         if not isinstance(content, dict):
-            return f'must be an address or a list: TOML wants names with dots in quotes, did you mean "{name}" = …?'
+            return f"must be an address or a list: TOML wants quotes around a name with dots, did you mean {render(name)}?"
         inner = content
-    return f"must be an address or a list: TOML wants names with dots in quotes, as in {_HOSTS_EXAMPLE}"
+    return f"must be an address or a list: TOML wants quotes around a name with dots, as in {_HOSTS_EXAMPLE}"
 
 
 def _read_backends(problems: Problems, path: str, value: object, prefix: IPv6Network | None) -> tuple[Backend, ...]:

@@ -7,7 +7,8 @@ from typing import Any, Final, TypeVar
 
 from kracauer.config import addresses, checks
 from kracauer.config.reader import Check, MistakeError, Table, checked
-from kracauer.config.values import BackendProfile, Limits, Log, Network, Timeouts
+from kracauer.config.values import Limits, Log, Network, Timeouts
+from kracauer.profile import BackendProfile
 
 Settings = TypeVar("Settings", BackendProfile, Timeouts, Limits, Network, Log)
 
@@ -47,8 +48,13 @@ def read_settings(table: Table, defaults: Settings, wanted: Mapping[str, Check[o
     return replace(defaults, **given)
 
 
-def read_profiles(table: Table, backends: Collection[IPv6Address]) -> tuple[BackendProfile, dict[IPv6Address, BackendProfile]]:
-    """What to assume of all backends, and what of single ones, whose tables stand inside under their addresses."""
+def read_profiles(
+    table: Table, backends: Collection[IPv6Address] | None
+) -> tuple[BackendProfile, dict[IPv6Address, BackendProfile]]:
+    """What to assume of all backends, and what of single ones, whose tables stand inside under their addresses.
+
+    `backends` has every address in use, against which those of the tables are held; None where it is not known.
+    """
     single = {key: value for key, value in table.content.items() if isinstance(value, dict) and ":" in key}
     common = {key: value for key, value in table.content.items() if key not in single}
     profile = read_settings(Table(common, table.path, table.problems), BackendProfile(), _PROFILE_CHECKS)
@@ -62,12 +68,12 @@ def read_profiles(table: Table, backends: Collection[IPv6Address]) -> tuple[Back
     return profile, overrides
 
 
-def _profile_address(backends: Collection[IPv6Address], taken: Collection[IPv6Address]) -> Check[IPv6Address]:
+def _profile_address(backends: Collection[IPv6Address] | None, taken: Collection[IPv6Address]) -> Check[IPv6Address]:
     def check(value: object) -> IPv6Address:
         address = addresses.backend_address(checks.text(value))
         if address in taken:
             raise MistakeError(f"is a second profile of {address}: remove one of the two")
-        if address not in backends:
+        if backends is not None and address not in backends:
             raise MistakeError("is the address of no backend in hosts: remove the profile or mend the address")
         return address
 

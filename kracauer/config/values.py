@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from types import MappingProxyType
 
 from kracauer.peek import Protocol
+from kracauer.profile import BackendProfile
 from kracauer.routes import Backend, RouteTable
 
 
@@ -19,21 +20,6 @@ class Listener:
 
     def __str__(self) -> str:
         return f"{self.address}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class BackendProfile:
-    """The TCP that a backend is assumed to speak until its first SYN-ACK has been heard.
-
-    `window_scale` None stands for no window scaling; `window` is the unscaled one of the SYN-ACK (RFC 7323 §2.2).
-    """
-
-    mss: int = 1440
-    window_scale: int | None = 7
-    sack: bool = True
-    timestamps: bool = False
-    ecn: bool = False
-    window: int = 65535
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +52,6 @@ class Network:
     ipv6_mtu: int = 1500
     offloads: bool = True
 
-    @property
-    def largest_mss(self) -> int:
-        """The most that may be offered to a client: what fits both MTUs (IPv6 40 + TCP 20, IPv4 20 + TCP 20 bytes)."""
-        return min(self.ipv6_mtu - 60, self.ipv4_mtu - 40)
-
 
 @dataclass(frozen=True, slots=True)
 class Log:
@@ -90,7 +71,7 @@ class Config:
     prefix: IPv6Network
     listeners: tuple[Listener, ...]
     routes: RouteTable
-    profile: BackendProfile = BackendProfile()
+    profile: BackendProfile = field(default_factory=BackendProfile)
     timeouts: Timeouts = Timeouts()
     limits: Limits = Limits()
     network: Network = Network()

@@ -1,0 +1,65 @@
+"""`kracauer check-config`: says whether a configuration is valid, and what it means or what is wrong with it."""
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from kracauer.cli.config_file import ConfigFile, ConfigFileError, add_config_argument, find_config, read_config
+from kracauer.cli.exit_codes import ExitCode
+from kracauer.config import Config
+from kracauer.errors import ConfigError
+from kracauer.routes import DEFAULT
+
+NAME: Final = "check-config"
+HELP: Final = "check a configuration, and summarise it or list every problem"
+
+_EXAMPLE_CLIENT: Final = IPv4Address("192.0.2.7")
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add `-c FILE`."""
+    add_config_argument(parser)
+
+
+def run(arguments: Namespace) -> int:
+    """Print the summary and return 0, or every problem on stderr and return 1."""
+    try:
+        path = find_config(arguments.config)
+        file = read_config(path)
+    except ConfigFileError as error:
+        print(f"kracauer: {error}", file=sys.stderr)
+        return ExitCode.CONFIG_PROBLEMS
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"{path}: {problem}", file=sys.stderr)
+        count = len(error.problems)
+        print(f"{path}: {count} problem{'s' if count > 1 else ''}", file=sys.stderr)
+        return ExitCode.CONFIG_PROBLEMS
+    for line in render_summary(file):
+        print(line)
+    return ExitCode.OK
+
+
+def render_summary(file: ConfigFile) -> Iterator[str]:
+    """What the configuration means, line by line."""
+    config = file.config
+    mapped = IPv6Address(int(config.prefix.network_address) | int(_EXAMPLE_CLIENT))
+    yield f"{file.path}: valid"
+    yield ""
+    yield f"prefix     {config.prefix}   (backends see {_EXAMPLE_CLIENT} as {mapped})"
+    yield from _section("listeners", [(str(listener), listener.protocol.value) for listener in config.listeners])
+    yield from _section("names", _names(config))
+
+
+def _names(config: Config) -> list[tuple[str, str]]:
+    names = [(route.pattern, ", then ".join(map(str, route.backends))) for route in config.routes]
+    has_default = any(route.pattern == DEFAULT for route in config.routes)
+    return names if has_default else [*names, ("(any other)", "refused")]
+
+
+def _section(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:
+    width = max(len(left) for left, _ in rows)
+    for number, (left, right) in enumerate(rows):
+        yield f"{'' if number else title:<11}{left:<{width}}   {right}"

@@ -1,0 +1,65 @@
+"""Finds and reads the configuration file."""
+
+from argparse import ArgumentParser
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from kracauer.config import Config, parse_config
+from kracauer.errors import KracauerError
+
+PLACES: Final = (Path("kracauer-config.toml"), Path("/etc/kracauer/kracauer-config.toml"))
+
+
+class ConfigFileError(KracauerError):
+    """There is no file to read, or it cannot be read; the message says which and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigFile:
+    """A configuration and the file it stood in."""
+
+    path: Path
+    config: Config
+
+
+def add_config_argument(parser: ArgumentParser) -> None:
+    """Add `-c FILE` to a command that reads the configuration; it becomes `arguments.config`, a Path or None."""
+    places = ", else ".join(str(place) for place in PLACES)
+    parser.add_argument("-c", "--config", metavar="FILE", type=Path, help=f"the configuration (without: {places})")
+
+
+def find_config(given: Path | None) -> Path:
+    """The file `given`, or else the first of `PLACES` that is there; raises ConfigFileError where none is."""
+    if given is not None:
+        return given
+    for place in PLACES:
+        if _is_there(place):
+            return place
+    looked = " and ".join(str(place) for place in PLACES)
+    raise ConfigFileError(f"no configuration: looked for {looked}; write one of them, or name another with -c FILE")
+
+
+def _is_there(place: Path) -> bool:
+    try:
+        place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True  # it may be: reading it will say what is the matter, where going on would use another file in silence
+    return True
+
+
+def read_config(path: Path) -> ConfigFile:
+    """Read and parse `path`; raises ConfigFileError for the file and ConfigError (every problem) for its content."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise ConfigFileError(f"{path}: there is no such file") from None
+    except IsADirectoryError:
+        raise ConfigFileError(f"{path}: is a directory: name the file inside it") from None
+    except PermissionError:
+        raise ConfigFileError(f"{path}: may not be read by this user: run as root, or grant reading") from None
+    except (OSError, ValueError) as error:
+        raise ConfigFileError(f"{path}: cannot be read: {error}") from None
+    return ConfigFile(path, parse_config(content))

@@ -1,0 +1,19 @@
+"""What the exit status of a command says; docs/reference lists the same numbers for scripts and service managers."""
+
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """Every exit status this program ends with on purpose."""
+
+    OK = 0
+    CONFIG_PROBLEMS = 1  # check-config: the file has problems
+    USAGE = 2  # the command line is wrong
+    CONFIG_UNUSABLE = 3  # run: no usable configuration
+    DEVICE = 4  # no privileges, or no TUN device
+    NETWORK = 5  # addresses, routes or rules could not be set up
+    DEVICE_LOST = 6  # the device went away while running
+    UNAVAILABLE = 69  # a package that this command needs is not installed (EX_UNAVAILABLE of sysexits.h)
+    INTERNAL = 70  # a mistake in this program (EX_SOFTWARE)
+    INTERRUPTED = 130  # as shells report SIGINT
+    OUTPUT_CLOSED = 141  # as shells report SIGPIPE
