@@ -1,0 +1,57 @@
+"""The Linux calls that Python 3.11 does not offer: unshare, setns, mount, umount2 (namespaces(7))."""
+
+import ctypes
+import os
+from pathlib import Path
+from typing import Final
+
+CLONE_NEWNS: Final = 0x0002_0000
+CLONE_NEWUSER: Final = 0x1000_0000
+CLONE_NEWNET: Final = 0x4000_0000
+
+MS_BIND: Final = 0x1000
+MS_REC: Final = 0x4000
+MS_PRIVATE: Final = 0x4_0000
+MNT_DETACH: Final = 2
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    """Give the calling thread namespaces of its own; CLONE_NEWUSER needs a process with one thread only."""
+    _check(_libc.unshare(flags), "unshare")
+
+
+def enter_network_namespace(path: Path) -> None:
+    """Move the calling thread, and no other, into the network namespace bound to `path`."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _check(_libc.setns(descriptor, CLONE_NEWNET), f"setns {path}")
+    finally:
+        os.close(descriptor)
+
+
+def bind_mount(source: Path, target: Path) -> None:
+    """Make `source` appear at `target` too."""
+    _check(_libc.mount(os.fsencode(source), os.fsencode(target), b"none", MS_BIND, None), f"mount {source} on {target}")
+
+
+def make_mounts_private() -> None:
+    """Keep this mount namespace's future mounts from spreading to any other."""
+    _check(_libc.mount(b"none", b"/", None, MS_REC | MS_PRIVATE, None), "mount --make-rprivate /")
+
+
+def mount_empty(target: Path) -> None:
+    """Put an empty file system in memory over `target`."""
+    _check(_libc.mount(b"none", os.fsencode(target), b"tmpfs", 0, b"mode=755"), f"mount tmpfs on {target}")
+
+
+def detach_mount(target: Path) -> None:
+    """Take away what is mounted on `target`, in use or not."""
+    _check(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")

@@ -1,0 +1,200 @@
+"""Client, router and two IPv6-only origins, each in a network namespace of its own.
+
+     client                        router                            origin1
+    192.0.2.7 ───[wire]─── 192.0.2.1      2001:db8:1::1 ───[wire]─── 2001:db8:1::2
+    2001:db8:c::7        2001:db8:c::1    2001:db8:2::1 ───[wire]─── 2001:db8:2::2
+                                                                     origin2
+     198.51.100.1 and 198.51.100.2 are the service's; 2001:db8:46::/96 is the prefix
+
+The client's IPv6 address is there for comparison alone: plain kernel forwarding crosses the same devices. Wires are left out
+unless they are to do harm.
+"""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from kracauer.errors import LabError
+from kracauer.lab import links, runs, wire
+from kracauer.lab.certificates import Authority, Credentials
+from kracauer.lab.interrupts import shielded
+from kracauer.lab.namespaces import DIRECTORY, NetworkNamespace, python_module
+from kracauer.lab.origin import READY as ORIGIN_READY
+from kracauer.lab.processes import BackgroundProcess
+from kracauer.lab.wire import Impairment
+
+CLIENT: Final = "192.0.2.7"
+CLIENT_V6: Final = "2001:db8:c::7"
+ROUTER: Final = "192.0.2.1"
+ROUTER_V6: Final = "2001:db8:c::1"
+SERVICE: Final = "198.51.100.1"
+SERVICE_2: Final = "198.51.100.2"
+PREFIX: Final = "2001:db8:46::/96"
+MAPPED_CLIENT: Final = "2001:db8:46::c000:207"
+ORIGIN_1: Final = "2001:db8:1::2"
+ORIGIN_2: Final = "2001:db8:2::2"
+GATEWAYS: Final = {ORIGIN_1: "2001:db8:1::1", ORIGIN_2: "2001:db8:2::1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """What may differ between labs; `client_wire` and `backend_wire` are impairments of the links on those sides."""
+
+    client_mtu: int = 1500
+    backend_mtu: int = 1500
+    has_segmentation_offload: bool = True
+    client_wire: Impairment | None = None
+    backend_wire: Impairment | None = None
+    congestion_control: str | None = None
+
+
+class Lab:
+    """The namespaces, built on entering the context and gone, with everything inside, on leaving it, however that comes.
+
+    LabError with cause and remedy when this machine or this user cannot have one.
+    """
+
+    def __init__(self, topology: Topology | None = None, namespaces: Path = DIRECTORY) -> None:
+        self.topology = topology or Topology()
+        self.token = runs.new_token()
+        self.directory = runs.work_directory(self.token)
+        self._namespaces = namespaces
+        self._stack = ExitStack()
+        self._processes: list[BackgroundProcess] = []
+        self.client = self._namespace("client", hosts=self.directory / "hosts")
+        self.router = self._namespace("router")
+        self.origin1 = self._namespace("origin1")
+        self.origin2 = self._namespace("origin2")
+        self.wires: dict[str, BackgroundProcess] = {}
+        self.origins: list[BackgroundProcess] = []
+        self.daemon: BackgroundProcess | None = None
+        self._authority: Authority | None = None
+
+    def _namespace(self, role: str, *, hosts: Path | None = None) -> NetworkNamespace:
+        return NetworkNamespace(f"kracauer-{self.token}-{role}", self._namespaces, hosts=hosts)
+
+    def __enter__(self) -> Self:
+        try:
+            self._build()
+        except OSError as error:
+            self.close()
+            raise LabError(f"the lab cannot be built: {error}", "it needs root and a kernel with network namespaces") from error
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Remove everything; harmless when repeated."""
+        with shielded():
+            runs.remove(self.token, self._namespaces)
+            for process in self._processes:
+                process.kill()  # dead already, with its namespace
+            self._stack.close()
+
+    def _build(self) -> None:
+        runs.remove(directory=self._namespaces)
+        self._stack.callback(runs.Reaper(self.token, self._namespaces).dismiss)
+        self.directory.mkdir(mode=0o755)
+        self.name_services({})
+        for namespace in (self.client, self.router, self.origin1, self.origin2):
+            self._create(namespace)
+        topology = self.topology
+        self._connect("client", (self.client, "eth0"), (self.router, "client0"), topology.client_mtu, topology.client_wire)
+        for number, origin in enumerate((self.origin1, self.origin2), 1):
+            name, far = f"origin{number}", (origin, "eth0")
+            self._connect(name, (self.router, name), far, topology.backend_mtu, topology.backend_wire)
+        self._address()
+
+    def _create(self, namespace: NetworkNamespace) -> None:
+        namespace.create()
+        for scope in ("all", "default"):
+            namespace.sysctl(f"net.ipv6.conf.{scope}.disable_ipv6", 0)
+            namespace.sysctl(f"net.ipv6.conf.{scope}.accept_dad", 0)
+            namespace.sysctl(f"net.ipv6.conf.{scope}.accept_ra", 0)
+        if self.topology.congestion_control:
+            namespace.sysctl("net.ipv4.tcp_congestion_control", self.topology.congestion_control)
+        links.bring_up(namespace, "lo")
+
+    def _connect(self, name: str, near: links.End, far: links.End, mtu: int, impairment: Impairment | None) -> None:
+        if impairment is None:
+            links.add_cable(near, far, mtu)
+        else:
+            middle = self._namespace(f"wire-{name}")
+            self._create(middle)
+            links.add_cable(near, (middle, "a"), mtu)
+            links.add_cable((middle, "b"), far, mtu)
+            args = python_module("kracauer.lab.wire", "a", "b", *impairment.arguments())
+            self.wires[name] = self.start(f"wire-{name}", middle, args)
+            self.wires[name].wait_for(wire.READY)
+        if impairment is not None or not self.topology.has_segmentation_offload:
+            links.switch_segmentation_off(near)
+            links.switch_segmentation_off(far)
+
+    def _address(self) -> None:
+        links.add_addresses((self.client, "eth0"), (f"{CLIENT}/24", f"{CLIENT_V6}/64"))
+        links.add_addresses((self.router, "client0"), (f"{ROUTER}/24", f"{ROUTER_V6}/64"))
+        links.add_default_routes((self.client, "eth0"), (ROUTER, ROUTER_V6))
+        for origin, interface, address in (
+            (self.origin1, "origin1", ORIGIN_1),
+            (self.origin2, "origin2", ORIGIN_2),
+        ):
+            gateway = GATEWAYS[address]
+            links.add_addresses((self.router, interface), (f"{gateway}/64",))
+            links.add_addresses((origin, "eth0"), (f"{address}/64",))
+            links.add_default_routes((origin, "eth0"), (gateway,))
+        self.router.sysctl("net.ipv4.ip_forward", 1)
+        self.router.sysctl("net.ipv6.conf.all.forwarding", 1)
+
+    @property
+    def authority(self) -> Authority:
+        """The certificate authority that the lab's clients trust; LabError when trustme is missing."""
+        if self._authority is None:
+            self._authority = Authority(self.directory)
+        return self._authority
+
+    def name_services(self, addresses: dict[str, str]) -> None:
+        """Have programs started in the client from now on resolve these names to these addresses."""
+        lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in addresses.items())]
+        (self.directory / "hosts").write_text("\n".join(lines) + "\n", encoding="ascii")
+
+    def start(self, name: str, namespace: NetworkNamespace, args: Sequence[str | Path]) -> BackgroundProcess:
+        """Start any program in a namespace; its output goes to `name`.log in the lab's directory."""
+        process = BackgroundProcess(name, namespace, args, self.directory / f"{name}.log")
+        self._processes.append(process)
+        return process
+
+    def start_origin(
+        self,
+        name: str,
+        names: Sequence[str] = (),
+        *,
+        http: Sequence[int] = (80,),
+        https: Sequence[int] = (443,),
+    ) -> BackgroundProcess:
+        """Start a web server in namespace `name` ("origin1" or "origin2"), with a certificate for `names` if it speaks TLS."""
+        args: list[str | Path] = [name, "--prefix", PREFIX]
+        for option, ports in (("--http", http), ("--https", https if names else ())):
+            args += [part for port in ports for part in (option, str(port))]
+        if names:
+            credentials: Credentials = self.authority.issue(name, names)
+            args += ["--certificate", credentials.certificate, "--key", credentials.key]
+        namespace = {"origin1": self.origin1, "origin2": self.origin2}[name]
+        origin = self.start(name, namespace, python_module("kracauer.lab.origin", *args))
+        origin.wait_for(ORIGIN_READY)
+        self.origins.append(origin)
+        return origin
+
+    def start_daemon(self, config: str, *, ready: str = "ready", timeout_s: float = 15) -> BackgroundProcess:
+        """Start `kracauer run` in the router with this configuration and wait until it serves."""
+        path = self.directory / "kracauer-config.toml"
+        path.write_text(config, encoding="utf-8")
+        self.daemon = self.start("kracauer", self.router, python_module("kracauer.cli", "run", "-c", path))
+        self.daemon.wait_for(ready, timeout_s)
+        return self.daemon
