@@ -91,7 +91,7 @@ def _undo_step(netlink: Any, step: Step, previous: tuple[int, ...]) -> None:
             netlink.link("set", index=_index(netlink, device), mtu=mtu, state="up" if flags & _IFF_UP else "down")
         case AddRoute():
             netlink.route("del", **_route(netlink, step))
-        case SetSysctl(path=path) if previous:
+        case SetSysctl(path=path, is_required=True) if previous:
             path.write_text(f"{previous[0]}\n", encoding="ascii")
 
 

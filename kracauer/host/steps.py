@@ -31,7 +31,8 @@ class SetLink:
 class SetSysctl:
     """Set one of the device's own sysctls, `net.<family>.conf.<device>.<key>`.
 
-    One that is not required is skipped where the kernel lacks it or does not let us write it.
+    One that is not required is skipped where the kernel lacks it or does not let us write it, and stays when all is undone:
+    putting addr_gen_mode back would have the kernel give the device an address at once.
     """
 
     family: str
