@@ -195,6 +195,6 @@ class Lab:
         """Start `kracauer run` in the router with this configuration and wait until it serves."""
         path = self.directory / "kracauer-config.toml"
         path.write_text(config, encoding="utf-8")
-        self.daemon = self.start("kracauer", self.router, python_module("kracauer.cli", "run", "-c", path))
+        self.daemon = self.start("kracauer", self.router, python_module("kracauer", "run", "-c", path))
         self.daemon.wait_for(ready, timeout_s)
         return self.daemon

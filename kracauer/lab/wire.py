@@ -205,7 +205,8 @@ class Wire:
                 counters.unsendable += 1
 
 
-def _parse_arguments() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
+    """Return the two interfaces and every field of an `Impairment`."""
     parser = argparse.ArgumentParser(prog="kracauer.lab.wire", description=__doc__.partition("\n")[0])
     parser.add_argument("a")
     parser.add_argument("b")
@@ -216,7 +217,7 @@ def _parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     """Carry frames until SIGTERM or SIGINT, then print the counters."""
-    options = vars(_parse_arguments())
+    options = vars(parse_arguments())
     a, b = open_interface(options.pop("a")), open_interface(options.pop("b"))
     faults = Faults(Impairment(**options))
     for number in (signal.SIGTERM, signal.SIGINT):
