@@ -2,7 +2,7 @@
 
 from kracauer.host.advice import Advice, advise
 from kracauer.host.facts import Facts, RouteFact, gather
-from kracauer.host.plan import destinations, plan
+from kracauer.host.plan import destinations, expected, plan
 from kracauer.host.setup import HostSetup
 from kracauer.host.steps import ROUTE_PROTOCOL, AddRoute, DropRoute, SetLink, SetSysctl, Step
 from kracauer.host.watch import LinkWatch
@@ -21,6 +21,7 @@ __all__ = [
     "Step",
     "advise",
     "destinations",
+    "expected",
     "gather",
     "plan",
 ]

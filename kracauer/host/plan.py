@@ -36,12 +36,22 @@ def destinations(config: Config) -> tuple[IPv4Network | IPv6Network, ...]:
 
 def plan(config: Config, facts: Facts) -> tuple[Step, ...]:
     """Everything to be set, in order. Raises HostError when the host as it is does not allow it."""
+    check(config, facts)
+    return (*_leftover_steps(config, facts), *_device_steps(config, facts), *_route_steps(config))
+
+
+def expected(config: Config) -> tuple[Step, ...]:
+    """What an operator who manages the network alone has to have set, in one way or another."""
+    return (*_device_steps(config, Facts()), *_route_steps(config))
+
+
+def check(config: Config, facts: Facts) -> None:
+    """Raise HostError, with the remedy, when something on this host gets in the way of the plan."""
     device = config.network.device
     _check_ipv6(facts)
     for address in config.service_addresses:
         _check_service(IPv4Network(address), device, facts)
     _check_prefix(config.prefix, device, facts)
-    return (*_leftover_steps(config, facts), *_device_steps(config, facts), *_route_steps(config))
 
 
 def _device_steps(config: Config, facts: Facts) -> Iterator[Step]:

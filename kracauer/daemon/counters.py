@@ -1,0 +1,26 @@
+"""What the service has seen so far, in numbers."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Counters:
+    """Totals since the start; `refused` by errno, `dropped` by DropReason, `events` by the name of the event."""
+
+    packets_read: int = 0
+    packets_written: int = 0
+    internal_errors: int = 0
+    refused: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+
+    def fields(self) -> dict[str, object]:
+        """All of them, for the log; empty tables are left out."""
+        tables = {"refused": self.refused, "dropped": self.dropped, "events": self.events}
+        return {
+            "packets_read": self.packets_read,
+            "packets_written": self.packets_written,
+            "internal_errors": self.internal_errors,
+            **{name: dict(table) for name, table in tables.items() if table},
+        }

@@ -1,0 +1,32 @@
+"""Signals around the event loop: a stop asked for during set-up is honoured, one during the clean-up does not cut it short."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Final
+
+STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def stop_signals_as_interrupts() -> Iterator[None]:
+    """Raise KeyboardInterrupt for every stop signal; afterwards drop those that came too late. Main thread only."""
+    before = [(number, signal.signal(number, _interrupt)) for number in STOP_SIGNALS]
+    try:
+        yield
+    finally:
+        for number in STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # discards what `hold_stop_signals` has kept waiting
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def hold_stop_signals() -> None:
+    """From here on nothing interrupts: the clean-up has begun."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
