@@ -1,6 +1,6 @@
 """TOML text to a frozen `Config`, every problem told at once with its key path."""
 
-from kracauer.config.document import parse_config
+from kracauer.config.document import parse_config, parse_document
 from kracauer.config.problems import ABSENT, Problem
 from kracauer.config.values import Config, Limits, Listener, Log, Network, Timeouts
 from kracauer.profile import BackendProfile
@@ -16,4 +16,5 @@ __all__ = [
     "Problem",
     "Timeouts",
     "parse_config",
+    "parse_document",
 ]

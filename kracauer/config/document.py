@@ -21,8 +21,12 @@ _PROTOCOLS: Final = tuple(protocol.value for protocol in Protocol)
 
 def parse_config(text: str | bytes) -> Config:
     """Read TOML (bytes: UTF-8) into a Config; raises ConfigError with every `Problem` found."""
+    return parse_document(parse_toml(text))
+
+
+def parse_document(document: Mapping[str, object]) -> Config:
+    """Read a parsed TOML document into a Config; raises ConfigError with every `Problem` found."""
     problems = Problems()
-    document = parse_toml(text)
     config = _read_document(Table(document, "", problems))
     if config is None or problems:
         raise ConfigError(tuple(problems))
