@@ -67,3 +67,13 @@ class DropReason(StrEnum):
     UNEXPECTED = "unexpected"
     BACKEND_MISMATCH = "backend_mismatch"
     RATE_LIMITED = "rate_limited"
+    HELD_BYTES_FULL = "held_bytes_full"
+
+
+class Dropped(KracauerError):  # noqa: N818  what happened, not a failure
+    """Raised inside the engine, never out of it, to end a packet's way: becomes a `PacketDropped` event."""
+
+    def __init__(self, reason: DropReason, detail: str | None = None) -> None:
+        super().__init__(detail or reason)
+        self.reason = reason
+        self.detail = detail

@@ -1,18 +1,18 @@
 """IPv4 header and options (RFC 791 §3.1).
 
-     0                   1                   2                   3
-     0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
-    +-------+-------+---------------+-------------------------------+
-    |Version|  IHL  |      TOS      |         Total Length          |
-    +-------+-------+---------------+-----+-------------------------+
-    |        Identification         |Flags|     Fragment Offset     |
-    +---------------+---------------+-----+-------------------------+
-    |      TTL      |   Protocol    |        Header Checksum        |
-    +---------------+---------------+-------------------------------+
-    |                      Source, Destination                      |
-    +---------------------------------------------------------------+
-    |                      Options, padded to 32 bits               |
-    +---------------------------------------------------------------+
+ 0                   1                   2                   3
+ 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
++-------+-------+---------------+-------------------------------+
+|Version|  IHL  |      TOS      |         Total Length          |
++-------+-------+---------------+-----+-------------------------+
+|        Identification         |Flags|     Fragment Offset     |
++---------------+---------------+-----+-------------------------+
+|      TTL      |   Protocol    |        Header Checksum        |
++---------------+---------------+-------------------------------+
+|                      Source, Destination                      |
++---------------------------------------------------------------+
+|                      Options, padded to 32 bits               |
++---------------------------------------------------------------+
 """
 
 import struct
@@ -71,9 +71,7 @@ def parse(data: Buffer, offset: int = 0) -> IPv4Header:
     available = len(data) - offset
     if available < MIN_LENGTH:
         raise ParseError(f"IPv4: {available} bytes where a header takes {MIN_LENGTH}")
-    version_ihl, tos, total_length, identification, fragment, ttl, protocol, _, src, dst = _LAYOUT.unpack_from(
-        data, offset
-    )
+    version_ihl, tos, total_length, identification, fragment, ttl, protocol, _, src, dst = _LAYOUT.unpack_from(data, offset)
     if version_ihl >> 4 != 4:
         raise ParseError(f"IPv4: version {version_ihl >> 4}")
     length = (version_ihl & 0x0F) * 4

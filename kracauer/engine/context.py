@@ -1,0 +1,143 @@
+"""What the parts of the engine share: configuration made ready, flows, timers, and what goes out."""
+
+import itertools
+from collections import deque
+from typing import Final
+
+from kracauer.config import Config, Listener
+from kracauer.errors import DropReason
+from kracauer.events import CloseReason, Endpoint4, Endpoint6, Event, FlowClosed, PacketDropped
+from kracauer.flows import Flow, FlowTable
+from kracauer.profile import BackendProfile
+from kracauer.ratelimit import TokenBucket
+from kracauer.routes import Backend
+from kracauer.tcp.cookie import CookieJar
+from kracauer.tcp.state import Happening
+from kracauer.tcp.terms import IPV6_OVERHEAD, Offer, OfferHistory, make_offer
+from kracauer.timers import TimerWheel
+from kracauer.wire.buffer import Buffer
+
+# Resets to packets of no flow: enough for a restart's worth of stale connections, too few to make us a reflector.
+RESETS_PER_SECOND: Final = 500.0
+RESET_BURST: Final = 1000.0
+
+
+class ListenerState:
+    """One listener, its address as bytes, and what it offers."""
+
+    __slots__ = ("backends", "config", "offers")
+
+    def __init__(self, config: Listener, backends: tuple[Backend, ...], offers: OfferHistory) -> None:
+        self.config = config
+        self.backends = backends
+        self.offers = offers
+
+
+class Context:
+    """The engine's state. Its parts read and write it freely; nobody outside the package does."""
+
+    def __init__(self, config: Config, secret: bytes, now: float) -> None:
+        self.config = config
+        self.prefix = config.prefix.network_address.packed[:12]
+        self.cookies = CookieJar(secret)
+        self.flows = FlowTable(config.limits.flows)
+        self.timers: TimerWheel[Flow] = TimerWheel()
+        self.outgoing: list[Buffer] = []
+        self.events: deque[Event] = deque()
+        self.resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
+        self.held_bytes = 0
+        self.next_identification = itertools.count(int(now * 1000) & 0xFFFF).__next__
+        self.profiles: dict[Backend, BackendProfile] = {}
+        self.listeners: dict[tuple[bytes, int], ListenerState] = {}
+        self.backend_addresses = frozenset(backend.address.packed for backend in config.routes.backends)
+        self.max_backend_mss = config.network.ipv6_mtu - IPV6_OVERHEAD
+        for listener in config.listeners:
+            port = listener.port
+            backends = tuple({self.resolve(backend, port): None for backend in config.routes.backends})
+            offers = OfferHistory(self._make_offer(backends))
+            self.listeners[listener.address.packed, port] = ListenerState(listener, backends, offers)
+        self.service_addresses = frozenset(address for address, _ in self.listeners)
+
+    @staticmethod
+    def resolve(backend: Backend, port: int) -> Backend:
+        """`backend` with its port filled in: the listener's own where it names none."""
+        return backend if backend.port is not None else Backend(backend.address, port)
+
+    def profile(self, backend: Backend) -> BackendProfile:
+        """What is known or assumed of `backend`."""
+        learnt = self.profiles.get(backend)
+        return self.config.profile_of(backend.address) if learnt is None else learnt
+
+    def learn(self, backend: Backend, profile: BackendProfile, now: float) -> bool:
+        """Note what `backend` showed, and offer accordingly from now on; returns whether it was news."""
+        if profile == self.profile(backend):
+            self.profiles[backend] = profile
+            return False
+        self.profiles[backend] = profile
+        for listener in self.listeners.values():
+            if backend in listener.backends:
+                listener.offers.replace(self._make_offer(listener.backends), now)
+        return True
+
+    def send(self, packet: Buffer) -> None:
+        """Have `packet`, vnet header first, written."""
+        self.outgoing.append(packet)
+
+    def note(self, event: Event) -> None:
+        """Have `event` told."""
+        self.events.append(event)
+
+    def drop(self, reason: DropReason, detail: str | None = None) -> None:
+        """Count a packet that went no further."""
+        self.events.append(PacketDropped(reason, detail))
+
+    def end_handshake(self, flow: Flow) -> None:
+        """Let go of what was held of the client's first bytes."""
+        if flow.handshake is not None:
+            self.held_bytes -= flow.handshake.held.held_bytes
+            flow.handshake = None
+        flow.dial = None
+
+    def close(self, flow: Flow, reason: CloseReason, now: float) -> None:
+        """Take `flow` out of the table and say what it was."""
+        state = flow.state
+        self.timers.cancel(flow)
+        self.flows.remove(flow)
+        self.end_handshake(flow)
+        flow.advance(Happening.ENDED)
+        flow.fast = None
+        splice = flow.splice
+        self.note(
+            FlowClosed(
+                client=client_of(flow),
+                service=service_of(flow),
+                reason=reason,
+                state=state,
+                duration_s=round(now - flow.created, 3),
+                hostname=flow.hostname,
+                backend=None if flow.backend is None else backend_endpoint(flow.backend),
+                bytes_to_backend=splice.bytes_to_backend if splice else 0,
+                bytes_to_client=splice.bytes_to_client if splice else 0,
+                packets_to_backend=splice.packets_to_backend if splice else 0,
+                packets_to_client=splice.packets_to_client if splice else 0,
+            )
+        )
+
+    def _make_offer(self, backends: tuple[Backend, ...]) -> Offer:
+        network = self.config.network
+        return make_offer(map(self.profile, backends), network.ipv4_mtu, network.ipv6_mtu)
+
+
+def client_of(flow: Flow) -> Endpoint4:
+    """The client's end of `flow`, for an event."""
+    return Endpoint4(flow.from_client.src, flow.from_client.src_port)
+
+
+def service_of(flow: Flow) -> Endpoint4:
+    """The address that the client dialled, for an event."""
+    return Endpoint4(flow.from_client.dst, flow.from_client.dst_port)
+
+
+def backend_endpoint(backend: Backend) -> Endpoint6:
+    """A backend with its port, for an event."""
+    return Endpoint6(backend.address.packed, backend.port or 0)

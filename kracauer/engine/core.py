@@ -1,0 +1,157 @@
+"""The engine: one packet in, packets and events out; the fast path, and who looks at everything else."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from kracauer.config import Config
+from kracauer.engine import icmp, ingress
+from kracauer.engine.context import Context
+from kracauer.engine.dialing import Dialing
+from kracauer.engine.opening import Opening
+from kracauer.engine.refusing import Refusing
+from kracauer.engine.spliced import Spliced
+from kracauer.errors import Dropped, DropReason
+from kracauer.events import CloseReason, Event
+from kracauer.flows import FlowTable, backend_key, client_key
+from kracauer.tcp.state import SPLICED, State
+from kracauer.wire import tcp
+from kracauer.wire.buffer import PACKET_START, Buffer, Frame
+
+_V4_KEY: Final = slice(PACKET_START + 12, PACKET_START + 24)
+_V6_KEY: Final = slice(PACKET_START + 8, PACKET_START + 44)
+_MIN_V4: Final = PACKET_START + 40
+_MIN_V6: Final = PACKET_START + 60
+
+
+class Engine:
+    """Translates and splices. Takes packets and `now` (monotonic seconds), returns packets, keeps events for its owner.
+
+    `secret` (16 to 32 bytes) makes the SYN cookies; an engine with the same one completes handshakes that another has begun.
+    Nothing that a packet holds makes any method raise.
+    """
+
+    def __init__(self, config: Config, *, secret: bytes, now: float) -> None:
+        context = self._context = Context(config, secret, now)
+        self._by_client = context.flows.by_client
+        self._by_backend = context.flows.by_backend
+        self._dialing = Dialing(context)
+        self._refusing = Refusing(context)
+        self._opening = Opening(context, self._dialing, self._refusing)
+        self._spliced = Spliced(context)
+
+    @property
+    def flows(self) -> FlowTable:
+        """Every flow there is; not to be altered."""
+        return self._context.flows
+
+    def receive(self, frame: Frame, now: float) -> Sequence[Buffer]:
+        """Take in the packet in `frame`; returns packets to write, each behind its vnet header.
+
+        They may borrow the frame: write them before it is used again. The frame itself is overwritten.
+        """
+        buffer = frame.buffer
+        version_ihl = buffer[PACKET_START]
+        if version_ihl == 0x45:
+            if frame.end >= _MIN_V4:
+                flow = self._by_client.get(bytes(buffer[_V4_KEY]))
+                if flow is not None and flow.fast is not None:
+                    packet = flow.fast.to_backend(frame, now)
+                    if packet is not None:
+                        return (packet,)
+        elif version_ihl >> 4 == 6 and frame.end >= _MIN_V6:
+            flow = self._by_backend.get(bytes(buffer[_V6_KEY]))
+            if flow is not None and flow.fast is not None:
+                packet = flow.fast.to_client(frame, now)
+                if packet is not None:
+                    return (packet,)
+        return self._receive_other(frame, now)
+
+    def handle_timer(self, now: float) -> Sequence[Buffer]:
+        """Do what has come due by `now`; returns packets to write."""
+        for flow in self._context.timers.pop_due(now):
+            if flow.state is State.PEEKING:
+                self._opening.expire_peek(flow, now)
+            elif flow.state is State.DIALING:
+                self._dialing.handle_timer(flow, now)
+            elif flow.state is State.REFUSING:
+                self._refusing.handle_timer(flow, now)
+            elif flow.state in SPLICED:
+                self._spliced.handle_timer(flow, now)
+        return self._take_outgoing()
+
+    def next_deadline(self) -> float | None:
+        """When `handle_timer` is next to be called, on the clock of `now`; None when nothing is pending."""
+        return self._context.timers.next_deadline()
+
+    def next_event(self) -> Event | None:
+        """The oldest event not yet fetched, or None."""
+        events = self._context.events
+        return events.popleft() if events else None
+
+    def _take_outgoing(self) -> Sequence[Buffer]:
+        outgoing, self._context.outgoing = self._context.outgoing, []
+        return outgoing
+
+    def _receive_other(self, frame: Frame, now: float) -> Sequence[Buffer]:
+        version = frame.buffer[PACKET_START] >> 4 if frame.end > PACKET_START else 0
+        try:
+            if version == 4:
+                self._receive_v4(frame, now)
+            elif version == 6:
+                self._receive_v6(frame, now)
+            else:
+                raise Dropped(DropReason.NOT_IP)
+        except Dropped as dropped:
+            self._context.drop(dropped.reason, dropped.detail)
+        return self._take_outgoing()
+
+    def _receive_v4(self, frame: Frame, now: float) -> None:
+        context, segment = self._context, ingress.parse_v4(frame)
+        endpoints, flags = segment.endpoints, segment.header.flags
+        if endpoints.src in context.service_addresses:
+            raise Dropped(DropReason.ILLEGAL_SOURCE, "a service address")
+        flow = self._by_client.get(client_key(endpoints))
+        listener = context.listeners.get((endpoints.dst, endpoints.dst_port))
+        if listener is not None:
+            if flags & tcp.SYN:
+                self._opening.answer_syn(segment, listener, flow, now)
+                return
+            if flow is not None and self._opening.completes_renewal(flow, segment, listener, now):
+                context.close(flow, CloseReason.REPLACED, now)
+                flow = None
+            if flow is None:
+                self._opening.admit(segment, listener, now)
+                return
+        if flow is None:
+            if endpoints.dst in context.service_addresses and not flags & tcp.RST:
+                # A closed port says so, as on any host (RFC 9293 §3.10.7.1).
+                self._opening.reset(segment, now)
+            raise Dropped(DropReason.NO_LISTENER)
+        if flow.state is State.REFUSING:
+            self._refusing.receive_from_client(flow, segment, now)
+        elif flow.state in SPLICED:
+            self._spliced.receive_from_client(flow, segment, frame, now)
+        else:
+            self._opening.receive_from_client(flow, segment, now)
+
+    def _receive_v6(self, frame: Frame, now: float) -> None:
+        context = self._context
+        if frame.end > PACKET_START + 6 and frame.buffer[PACKET_START + 6] == icmp.NEXT_HEADER:
+            dialled, seq = icmp.find_unreachable(frame, self._by_backend)
+            self._dialing.handle_unreachable(dialled, seq, now)
+            return
+        segment = ingress.parse_v6(frame)
+        endpoints = segment.endpoints
+        flow = self._by_backend.get(backend_key(endpoints))
+        if flow is None:
+            if endpoints.src[:12] == context.prefix:
+                raise Dropped(DropReason.ILLEGAL_SOURCE, "inside the prefix")
+            is_stale = endpoints.src in context.backend_addresses and endpoints.dst[:12] == context.prefix
+            if is_stale and not segment.header.flags & tcp.RST:
+                # The backend keeps a connection that is no more; left alone it would keep it for hours.
+                self._opening.reset(segment, now)
+            raise Dropped(DropReason.NO_FLOW)
+        if flow.state in SPLICED:
+            self._spliced.receive_from_backend(flow, segment, frame, now)
+        else:
+            self._dialing.receive_from_backend(flow, segment, now)

@@ -1,0 +1,246 @@
+"""A connection up to the hostname: SYN cookies, the client's first ACK, the peek (RFC 4987 §3.6, RFC 9293 §3.10.7)."""
+
+from typing import Final
+
+from kracauer.engine.context import Context, ListenerState
+from kracauer.engine.dialing import Dialing
+from kracauer.engine.ingress import Segment
+from kracauer.engine.refusing import Refusing
+from kracauer.engine.strays import Strays
+from kracauer.errors import Dropped, DropReason, ParseError
+from kracauer.events import CloseReason, RefusalReason
+from kracauer.flows import Flow, client_key
+from kracauer.peek import Dialect, Peeked, Peeker, PeekError, Protocol
+from kracauer.replies import build_reset, build_segment
+from kracauer.tcp import sequence
+from kracauer.tcp.cookie import LIFETIME_S
+from kracauer.tcp.handshake import Handshake
+from kracauer.tcp.held import Arrival, HeldStream
+from kracauer.tcp.state import Happening, State
+from kracauer.tcp.terms import decode_terms, encode_terms, syn_ack_options
+from kracauer.wire import tcp
+from kracauer.wire.tcp import NO_OPTIONS, TcpOptions
+
+_ECN_SETUP: Final = tcp.ECE | tcp.CWR
+_TLS_HANDSHAKE: Final = 0x16
+_ALERT_DECODE_ERROR: Final = 50
+# What the listener's window lets a client send before a backend is there; the peek's own limit may be smaller.
+_WINDOW_BYTES: Final = 65535
+
+
+class Opening:
+    """Handles a client's packets until its hostname is known, and while its backend is being dialled."""
+
+    def __init__(self, context: Context, dialing: Dialing, refusing: Refusing) -> None:
+        self._context = context
+        self._dialing = dialing
+        self._refusing = refusing
+        self._strays = Strays()
+
+    def answer_syn(self, segment: Segment, listener: ListenerState, flow: Flow | None, now: float) -> None:
+        """Answer a SYN with a cookie and keep nothing of it; a flow it may be about to replace is only marked."""
+        context, header, endpoints = self._context, segment.header, segment.endpoints
+        if header.flags & (tcp.ACK | tcp.RST | tcp.FIN) or not endpoints.src_port:
+            raise Dropped(DropReason.ILLEGAL_FLAGS, f"flags {header.flags:#05x}")
+        try:
+            options = tcp.parse_options(header.options)
+        except ParseError as error:
+            raise Dropped(DropReason.MALFORMED_TCP, str(error)) from None
+        if options.is_authenticated:
+            # Only an endpoint holds the key (RFC 2385 §2, RFC 5925 §4), and Kracauer is none.
+            self.reset(segment, now)
+            raise Dropped(DropReason.AUTHENTICATED_SYN)
+        offer = listener.offers.current
+        asks_ecn = header.flags & _ECN_SETUP == _ECN_SETUP
+        code = encode_terms(offer, options, asks_ecn)
+        cookie = context.cookies.bake(client_key(endpoints), header.seq, code, listener.offers.encoded, now)
+        context.send(
+            build_segment(
+                endpoints.reversed,
+                seq=cookie.isn,
+                ack=sequence.add(header.seq, 1),
+                flags=tcp.SYN | tcp.ACK | (tcp.ECE if offer.ecn and asks_ecn else 0),
+                window=offer.window,
+                options=tcp.build_options(syn_ack_options(offer, options, cookie.tsval)),
+            )
+        )
+        if flow is not None and not (flow.handshake is not None and flow.handshake.client_isn == header.seq):
+            # From here each of the flow's segments is held against this SYN, until one completes the new handshake or the
+            # cookie is too old for that. An attacker who forges SYNs costs the flow its fast path, nothing else.
+            flow.renewal_isn, flow.renewal_until, flow.fast = header.seq, now + LIFETIME_S, None
+
+    def completes_renewal(self, flow: Flow, segment: Segment, listener: ListenerState, now: float) -> bool:
+        """Whether `segment` completes the handshake that a SYN on `flow`'s own addresses and ports has begun."""
+        if flow.renewal_isn is None or segment.header.seq != sequence.add(flow.renewal_isn, 1):
+            return False
+        header = segment.header
+        offers = listener.offers.candidates(now)
+        isn = sequence.add(header.ack, -1)
+        return self._context.cookies.check(client_key(segment.endpoints), flow.renewal_isn, isn, offers, now) is not None
+
+    def admit(self, segment: Segment, listener: ListenerState, now: float) -> None:
+        """Make a flow of a client whose ACK carries a cookie of ours; raises Dropped for any other segment."""
+        context, header = self._context, segment.header
+        key = client_key(segment.endpoints)
+        if header.flags & tcp.RST or not header.flags & tcp.ACK:
+            raise Dropped(DropReason.NO_FLOW)
+        client_isn, isn = sequence.add(header.seq, -1), sequence.add(header.ack, -1)
+        offers = listener.offers.candidates(now)
+        found = context.cookies.check(key, client_isn, isn, offers, now)
+        if found is None:
+            if self._strays.is_stale(key, now):
+                self.reset(segment, now)
+            raise Dropped(DropReason.BAD_COOKIE)
+        if context.flows.is_full:
+            retired = context.flows.oldest_retired
+            if retired is None:
+                raise Dropped(DropReason.TABLE_FULL, f"limits.flows: {context.flows.capacity}")
+            context.close(retired, CloseReason.SUPERSEDED, now)
+        code, encoded_offer, tsval = found
+        options = segment.options
+        terms = decode_terms(code, offers[encoded_offer], options.timestamps is not None)
+        limits = context.config.limits
+        handshake = Handshake(
+            client_isn=client_isn,
+            isn=isn,
+            tsval=tsval,
+            terms=terms,
+            held=HeldStream(header.seq, max(limits.peek_bytes, _WINDOW_BYTES)),
+            peeker=Peeker(listener.config.protocol, limits.peek_bytes),
+            client_window=header.window,
+            client_tsval=options.timestamps[0] if options.timestamps else 0,
+            started=now,
+        )
+        flow = Flow(segment.endpoints, handshake, now)
+        context.flows.insert(flow)
+        context.timers.schedule(flow, now + context.config.timeouts.peek_s)
+        self._hold(flow, handshake, segment, now)
+
+    def receive_from_client(self, flow: Flow, segment: Segment, now: float) -> None:
+        """Take in a segment of a client that waits for its backend."""
+        handshake, header = flow.handshake, segment.header
+        assert handshake is not None
+        if header.flags & tcp.RST:
+            held = handshake.held
+            # RFC 5961 §3.2 wants the exact number; the client's RST carries the end of what it sent, of which some may be
+            # lost, or what an ACK of ours named. Anything else gets a challenge.
+            if 0 <= sequence.distance(held.start, header.seq) <= sequence.distance(held.start, held.end_seq):
+                self._dialing.hang_up(flow)
+                self._context.close(flow, CloseReason.CLIENT_ABORTED, now)
+            else:
+                self._acknowledge(flow, handshake)
+        elif not header.flags & tcp.ACK or header.ack != handshake.next_isn:
+            # We have sent nothing that could be acknowledged (RFC 9293 §3.10.7.4).
+            self._acknowledge(flow, handshake)
+            raise Dropped(DropReason.OUT_OF_WINDOW, "acknowledges what was never sent")
+        else:
+            self._hold(flow, handshake, segment, now)
+
+    def expire_peek(self, flow: Flow, now: float) -> None:
+        """Give up on a client that has not said whom it wants."""
+        self._dialing.reset_client(flow)
+        self._context.close(flow, CloseReason.PEEK_TIMEOUT, now)
+
+    def reset(self, segment: Segment, now: float) -> None:
+        """Answer `segment` with a RST, as far as the rate limit goes."""
+        if self._context.resets.take(now):
+            self._context.send(build_reset(segment.endpoints.reversed, segment.header, len(segment.payload)))
+        else:
+            self._context.drop(DropReason.RATE_LIMITED)
+
+    def _hold(self, flow: Flow, handshake: Handshake, segment: Segment, now: float) -> None:
+        context, header, held = self._context, segment.header, handshake.held
+        if segment.payload and context.held_bytes + len(segment.payload) > context.config.limits.held_bytes:
+            raise Dropped(DropReason.HELD_BYTES_FULL, f"limits.held_bytes: {context.config.limits.held_bytes}")
+        handshake.client_window = header.window
+        options = segment.options if handshake.terms.timestamps else NO_OPTIONS
+        if options.timestamps is not None and sequence.distance(handshake.client_tsval, options.timestamps[0]) > 0:
+            handshake.client_tsval = options.timestamps[0]
+        before = held.held_bytes
+        arrival = held.add(header.seq, segment.payload, bool(header.flags & tcp.FIN))
+        context.held_bytes += held.held_bytes - before
+        match arrival:
+            case Arrival.IN_ORDER if flow.state is State.PEEKING:
+                self._peek(flow, handshake, now)
+            case Arrival.IN_ORDER:
+                pass
+            case Arrival.OUT_OF_ORDER:
+                # The duplicate ACK has the client repeat what is missing at once (RFC 5681 §4.2) and relieves it of nothing.
+                self._acknowledge(flow, handshake)
+            case Arrival.REPEATED:
+                self._handle_repeat(flow, handshake, segment, now)
+            case Arrival.BEYOND:
+                self._acknowledge(flow, handshake)
+                raise Dropped(DropReason.OUT_OF_WINDOW, "beyond the window")
+            case Arrival.NOTHING:
+                if header.seq != held.next_seq:
+                    # A keep-alive or an old duplicate: not acceptable, so acknowledged (RFC 9293 §3.8.4).
+                    self._acknowledge(flow, handshake)
+
+    def _handle_repeat(self, flow: Flow, handshake: Handshake, segment: Segment, now: float) -> None:
+        """The client sends again what is held: it has lost patience, or its small first window is spent."""
+        end = sequence.add(segment.header.seq, len(segment.payload))
+        if sequence.distance(handshake.held.start, end) <= 0:
+            # A probe of the byte before the first one (RFC 9293 §3.8.6.1).
+            self._acknowledge(flow, handshake)
+        elif flow.state is State.PEEKING:
+            handshake.acknowledged = handshake.held.next_seq
+            self._acknowledge(flow, handshake)
+        else:
+            self._dialing.redrive(flow, now)
+
+    def _peek(self, flow: Flow, handshake: Handshake, now: float) -> None:
+        held = handshake.held
+        try:
+            outcome = handshake.peeker.update(held.contiguous)
+        except PeekError as error:
+            self._refusing.refuse(flow, RefusalReason.MALFORMED, error.dialect, error.code, now, detail=str(error))
+            return
+        if isinstance(outcome, Peeked):
+            self._route(flow, outcome, now)
+        elif held.has_ended:
+            self._refuse_incomplete(flow, handshake, now)
+        elif handshake.is_relieved:
+            # Its window is small: each further piece has to be acknowledged too, or each would cost the client a timeout.
+            handshake.acknowledged = held.next_seq
+            self._acknowledge(flow, handshake)
+
+    def _route(self, flow: Flow, peeked: Peeked, now: float) -> None:
+        flow.hostname = peeked.hostname
+        flow.route = self._context.config.routes.lookup(peeked.hostname)
+        if flow.route is None:
+            reason = RefusalReason.NO_HOSTNAME if peeked.hostname is None else RefusalReason.NO_ROUTE
+            self._refusing.refuse(flow, reason, peeked.dialect, None, now, is_head=peeked.is_head_request)
+            return
+        flow.advance(Happening.ROUTED)
+        self._dialing.dial(flow, now)
+
+    def _refuse_incomplete(self, flow: Flow, handshake: Handshake, now: float) -> None:
+        data = handshake.held.contiguous
+        if not data:
+            self._refusing.refuse(flow, RefusalReason.EMPTY, None, None, now)
+            return
+        listener = self._context.listeners.get((flow.from_client.dst, flow.from_client.dst_port))
+        protocol = Protocol.AUTO if listener is None else listener.config.protocol
+        is_tls = protocol is Protocol.TLS or (protocol is Protocol.AUTO and data[0] == _TLS_HANDSHAKE)
+        dialect, code = (Dialect.TLS, _ALERT_DECODE_ERROR) if is_tls else (Dialect.HTTP, 400)
+        self._refusing.refuse(flow, RefusalReason.MALFORMED, dialect, code, now, detail="ends before it is complete")
+
+    def _acknowledge(self, flow: Flow, handshake: Handshake) -> None:
+        """Send an ACK of what the client has been relieved of, with what is held beyond it as SACK blocks."""
+        terms, held = handshake.terms, handshake.held
+        room = held.limit_bytes - sequence.distance(held.start, handshake.acknowledged)
+        options = TcpOptions(
+            timestamps=(handshake.tsval, handshake.client_tsval) if terms.timestamps else None,
+            sack=held.sack_blocks() if terms.sack else (),
+        )
+        self._context.send(
+            build_segment(
+                flow.from_client.reversed,
+                seq=handshake.next_isn,
+                ack=handshake.acknowledged,
+                flags=tcp.ACK,
+                window=min(max(room, 0) >> (terms.window_scale or 0), 0xFFFF),
+                options=tcp.build_options(options),
+            )
+        )

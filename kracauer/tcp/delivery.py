@@ -1,0 +1,96 @@
+"""The held bytes on their way to the backend, and those that are ours to repeat until it has them (RFC 6298 §5)."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from kracauer.replies import Endpoints, build_segment
+from kracauer.tcp import sequence
+from kracauer.wire import tcp
+from kracauer.wire.tcp import TcpOptions
+
+INITIAL_RTO_S: Final = 1.0
+MAX_RTO_S: Final = 16.0
+GIVE_UP_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSender:
+    """Segments for a backend, on the client's behalf: the numbers they all share; `mss` is before options, in bytes."""
+
+    endpoints: Endpoints
+    ack: int
+    window: int
+    timestamps: tuple[int, int] | None
+    mss: int
+
+    def segments(self, seq: int, data: bytes, *, has_fin: bool) -> list[bytes]:
+        """Cut `data`, which begins at `seq`, into packets; the last one pushes, and carries the FIN where `has_fin`."""
+        options = self._options
+        step = max(self.mss - len(options), 1)
+        starts = range(0, len(data), step)
+        packets = []
+        for start in starts:
+            is_last = start + step >= len(data)
+            flags = tcp.ACK | (tcp.PSH if is_last else 0) | (tcp.FIN if is_last and has_fin else 0)
+            packets.append(self._build(sequence.add(seq, start), flags, options, data[start : start + step]))
+        if has_fin and not data:
+            packets.append(self._build(seq, tcp.ACK | tcp.FIN, options, b""))
+        return packets
+
+    def acknowledgment(self, seq: int) -> bytes:
+        """A bare ACK."""
+        return self._build(seq, tcp.ACK, self._options, b"")
+
+    @property
+    def _options(self) -> bytes:
+        return tcp.build_options(TcpOptions(timestamps=self.timestamps))
+
+    def _build(self, seq: int, flags: int, options: bytes, payload: bytes) -> bytes:
+        return build_segment(
+            self.endpoints, seq=seq, ack=self.ack, flags=flags, window=self.window, options=options, payload=payload
+        )
+
+
+class Delivery:
+    """What is still to be delivered of `data`, which begins at `start`; `has_fin` says that the client's FIN stands behind it.
+
+    The client has been told that these bytes arrived and has forgotten them. `client_reset` is the packet that owns up, should
+    they never be acknowledged: it holds as long as the backend has sent nothing, and one that acknowledges nothing has not.
+    """
+
+    __slots__ = ("_interval_s", "_sender", "client_reset", "data", "deadline", "give_up_at", "has_fin", "start")
+
+    def __init__(
+        self, data: bytes, start: int, sender: BackendSender, *, has_fin: bool, client_reset: bytes, now: float
+    ) -> None:
+        self.data = data
+        self.start = start
+        self.has_fin = has_fin
+        self._sender = sender
+        self.client_reset = client_reset
+        self._interval_s = INITIAL_RTO_S
+        self.deadline = now + INITIAL_RTO_S
+        self.give_up_at = now + GIVE_UP_S
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the backend has acknowledged everything."""
+        return not self.data and not self.has_fin
+
+    def acknowledge(self, ack: int, now: float) -> None:
+        """Take in the backend's acknowledgment number; progress starts the timer afresh (RFC 6298 §5.3)."""
+        advanced = sequence.distance(self.start, ack)
+        if advanced <= 0:
+            return
+        # Beyond what was ours the client's own bytes have been acknowledged, so all of ours have.
+        self.has_fin = self.has_fin and advanced <= len(self.data)
+        self.data = self.data[advanced:]
+        self.start = ack
+        self._interval_s = INITIAL_RTO_S
+        self.deadline = now + INITIAL_RTO_S
+
+    def repeat(self, now: float) -> bytes:
+        """Return the first segment that is not acknowledged, and double the time to its next repeat (RFC 6298 §5.4, §5.5)."""
+        self._interval_s = min(self._interval_s * 2, MAX_RTO_S)
+        self.deadline = now + self._interval_s
+        return self._sender.segments(self.start, self.data, has_fin=self.has_fin)[0]

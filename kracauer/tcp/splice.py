@@ -1,0 +1,365 @@
+"""The deltas that join two handshakes, and the header rewrite they make of each packet (RFC 7915 §4.1, §5.1, RFC 1624 §3).
+
+The client's own sequence numbers, window scale and TSval reach the backend as they are; only the backend's numbers differ:
+
+    towards the client    seq += δ    TSval += τ    window by the difference of the two scales the backend is believed to have
+    towards the backend   ack −= δ    TSecr −= τ    SACK edges −= δ    window unscaled where the backend knows no scaling
+
+This is the hot path: `to_backend` and `to_client` take a frame apart with one unpack, put the new headers in place with one
+pack each way, and never touch the payload. They are written flat on purpose; the tests hold them to a twin made of the codec.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import Final
+
+from kracauer.errors import ParseError
+from kracauer.tcp import sequence
+from kracauer.wire.buffer import Frame
+from kracauer.wire.checksum import MODULUS, update, word_sum
+from kracauer.wire.ipv4 import DONT_FRAGMENT, OFFSET_MASK
+from kracauer.wire.ipv4 import MORE_FRAGMENTS as _MORE_FRAGMENTS
+from kracauer.wire.tcp import ACK, FIN, RST, SYN, TcpOptions, build_options, parse_options
+
+_FRAGMENTED: Final = _MORE_FRAGMENTS | OFFSET_MASK
+# Of these flags a plain segment has just ACK; the caller that has looked at the others passes `any_flags`.
+_DECISIVE: Final = SYN | FIN | RST | ACK
+_MASK: Final = sequence.MASK
+
+_V4_TCP: Final = struct.Struct("!BBHHHBBH8sHHIIHHHH")
+_V6_TCP: Final = struct.Struct("!IHBB32sHHIIHHHH")
+_PUT_V4_TCP: Final = struct.Struct("!BBHHHBBH8sHHIIHHH")
+_PUT_V6_TCP: Final = struct.Struct("!IHBB32sHHIIHHH")
+_VNET: Final = struct.Struct("=BBHHHH")
+_TIMESTAMPS: Final = struct.Struct("!II")
+_TIMESTAMP_LAYOUT: Final = b"\x01\x01\x08\x0a"
+_NO_VNET: Final = bytes(10)
+
+# Offsets in a Frame's buffer. The TCP header of an IPv4 packet that comes in begins at 50, of an IPv6 packet at 70; each stays
+# where it is, and the other family's IP header is written before it: IPv6 from 10, IPv4 from 50.
+_VNET_AT: Final = 20
+_PACKET_AT: Final = 30
+_V4_TCP_AT: Final = 50
+_V6_TCP_AT: Final = 70
+
+# Above this an IPv4 result goes out with DF set, so that path MTU discovery works; at or below it, it may be fragmented
+# (RFC 7915 §5.1).
+_DF_ABOVE: Final = 1260
+_MAX_TOTAL_LENGTH: Final = 0xFFFF
+
+
+class Splice:
+    """One joined flow: addresses, ports and deltas, the traffic it has carried, and how long ago.
+
+    `v4_addresses` is service then client (8 bytes), as packets to the client have them; `v6_addresses` mapped then backend (32
+    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves: negative, to the right.
+    """
+
+    __slots__ = (
+        "_next_identification",
+        "_sum_to_backend",
+        "_sum_to_client",
+        "_sum_v4",
+        "_sum_v6",
+        "backend_port",
+        "bytes_to_backend",
+        "bytes_to_client",
+        "last_seen",
+        "packets_to_backend",
+        "packets_to_client",
+        "seq_delta",
+        "service_port",
+        "ts_delta",
+        "v4_addresses",
+        "v6_addresses",
+        "window_shift_to_backend",
+        "window_shift_to_client",
+    )
+
+    def __init__(  # noqa: PLR0913  ten integers are what a flow is
+        self,
+        *,
+        v4_addresses: bytes,
+        v6_addresses: bytes,
+        service_port: int,
+        backend_port: int,
+        seq_delta: int,
+        ts_delta: int,
+        window_shift_to_backend: int,
+        window_shift_to_client: int,
+        next_identification: Callable[[], int],
+        now: float,
+    ) -> None:
+        self.v4_addresses = v4_addresses
+        self.v6_addresses = v6_addresses
+        self.service_port = service_port
+        self.backend_port = backend_port
+        self.seq_delta = seq_delta & _MASK
+        self.ts_delta = ts_delta & _MASK
+        self.window_shift_to_backend = window_shift_to_backend
+        self.window_shift_to_client = window_shift_to_client
+        self.last_seen = now
+        self.packets_to_backend = self.packets_to_client = 0
+        self.bytes_to_backend = self.bytes_to_client = 0
+        self._next_identification = next_identification
+        self._sum_v4 = word_sum(v4_addresses)
+        self._sum_v6 = word_sum(v6_addresses)
+        # What the TCP checksum sees of addresses and ports: removed minus added (RFC 1624 §3).
+        self._sum_to_backend = self._sum_v4 + service_port - self._sum_v6 - backend_port
+        self._sum_to_client = -self._sum_to_backend
+
+    def to_backend(self, frame: Frame, now: float, *, any_flags: bool = False) -> memoryview | None:
+        """Rewrite the client's IPv4 packet in `frame` for the backend; returns the result, vnet header first, borrowing it.
+
+        None, with the frame untouched, for a packet that is not plain: options in the IP header, a fragment, spent TTL, a
+        length or checksum that does not fit, and unless `any_flags` a segment with SYN, FIN or RST, or without ACK.
+        """
+        buffer = frame.buffer
+        end = frame.end
+        (
+            version_ihl, tos, total_length, _, fragment, ttl, protocol, _, _,
+            client_port, _, seq, ack, offset_flags, window, checksum, _,
+        ) = _V4_TCP.unpack_from(buffer, _PACKET_AT)  # fmt: skip
+        data_at = _V4_TCP_AT + (offset_flags >> 10 & 0x3C)
+        if (
+            version_ihl != 0x45
+            or protocol != 6
+            or fragment & _FRAGMENTED
+            or ttl < 2
+            or total_length != end - _PACKET_AT
+            or (offset_flags & _DECISIVE != ACK and not any_flags)
+            or not _V4_TCP_AT + 20 <= data_at <= end
+            or int.from_bytes(buffer[_PACKET_AT:_V4_TCP_AT], "big") % MODULUS
+        ):
+            return None
+
+        vnet_flags = buffer[_VNET_AT]
+        gso_type = buffer[_VNET_AT + 1]
+        if vnet_flags & 1 or gso_type:
+            _, _, _, gso_size, csum_start, csum_offset = _VNET.unpack_from(buffer, _VNET_AT)
+            if not vnet_flags & 1 or csum_start != 20 or csum_offset != 16 or gso_type & 0x7F not in (0, 1):
+                return None
+            _VNET.pack_into(buffer, 0, 1, gso_type and gso_type + 3, data_at - 10, gso_size, 40, 16)
+        else:
+            buffer[0:10] = _NO_VNET
+
+        removed = ack + window
+        if offset_flags & ACK:
+            ack = (ack - self.seq_delta) & _MASK
+        if self.window_shift_to_backend:
+            window = min(window << self.window_shift_to_backend, 0xFFFF)
+        removed -= ack + window
+        if data_at == _V4_TCP_AT + 32 and buffer[70:74] == _TIMESTAMP_LAYOUT:
+            tsval, tsecr = _TIMESTAMPS.unpack_from(buffer, 74)
+            removed += tsecr
+            tsecr = (tsecr - self.ts_delta) & _MASK
+            removed -= tsecr
+            _TIMESTAMPS.pack_into(buffer, 74, tsval, tsecr)
+        elif data_at != _V4_TCP_AT + 20:
+            removed += _shift_options(buffer, 70, data_at, -self.seq_delta, 0, -self.ts_delta)
+
+        if vnet_flags & 1:
+            checksum = (checksum + self._sum_v6 - self._sum_v4) % MODULUS
+        else:
+            checksum = (checksum + self._sum_to_backend + removed) % MODULUS
+        _PUT_V6_TCP.pack_into(
+            buffer, 10,
+            0x60000000 | tos << 20, total_length - 20, 6, ttl - 1, self.v6_addresses,
+            client_port, self.backend_port, seq, ack, offset_flags, window, checksum,
+        )  # fmt: skip
+        self.last_seen = now
+        self.packets_to_backend += 1
+        self.bytes_to_backend += end - data_at
+        return frame.view[0:end]
+
+    def to_client(self, frame: Frame, now: float, *, any_flags: bool = False) -> memoryview | None:
+        """Rewrite the backend's IPv6 packet in `frame` for the client; as `to_backend`, extension headers are not plain."""
+        buffer = frame.buffer
+        end = frame.end
+        (
+            version_class_label, payload_length, next_header, hop_limit, _,
+            _, client_port, seq, ack, offset_flags, window, checksum, _,
+        ) = _V6_TCP.unpack_from(buffer, _PACKET_AT)  # fmt: skip
+        data_at = _V6_TCP_AT + (offset_flags >> 10 & 0x3C)
+        total_length = payload_length + 20
+        if (
+            version_class_label >> 28 != 6
+            or next_header != 6
+            or hop_limit < 2
+            or payload_length != end - _V6_TCP_AT
+            or (offset_flags & _DECISIVE != ACK and not any_flags)
+            or not _V6_TCP_AT + 20 <= data_at <= end
+            or total_length > _MAX_TOTAL_LENGTH
+        ):
+            return None
+
+        vnet_flags = buffer[_VNET_AT]
+        gso_type = buffer[_VNET_AT + 1]
+        if vnet_flags & 1 or gso_type:
+            _, _, _, gso_size, csum_start, csum_offset = _VNET.unpack_from(buffer, _VNET_AT)
+            if not vnet_flags & 1 or csum_start != 40 or csum_offset != 16 or gso_type & 0x7F not in (0, 4):
+                return None
+            _VNET.pack_into(buffer, 40, 1, gso_type and gso_type - 3, data_at - 50, gso_size, 20, 16)
+        else:
+            buffer[40:50] = _NO_VNET
+
+        removed = seq + window
+        seq = (seq + self.seq_delta) & _MASK
+        shift = self.window_shift_to_client
+        if shift:
+            window = min(window << shift, 0xFFFF) if shift > 0 else window >> -shift
+        removed -= seq + window
+        if data_at == _V6_TCP_AT + 32 and buffer[90:94] == _TIMESTAMP_LAYOUT:
+            tsval, tsecr = _TIMESTAMPS.unpack_from(buffer, 94)
+            removed += tsval
+            tsval = (tsval + self.ts_delta) & _MASK
+            removed -= tsval
+            _TIMESTAMPS.pack_into(buffer, 94, tsval, tsecr)
+        elif data_at != _V6_TCP_AT + 20:
+            removed += _shift_options(buffer, 90, data_at, 0, self.ts_delta, 0)
+
+        if vnet_flags & 1:
+            checksum = (checksum + self._sum_v4 - self._sum_v6) % MODULUS
+        else:
+            checksum = (checksum + self._sum_to_client + removed) % MODULUS
+        tos = version_class_label >> 20 & 0xFF
+        if total_length > _DF_ABOVE:
+            fragment, identification = DONT_FRAGMENT, 0
+        else:
+            fragment, identification = 0, self._next_identification() & 0xFFFF
+        time_protocol = (hop_limit - 1) << 8 | 6
+        ip_checksum = -(0x4500 + tos + total_length + identification + fragment + time_protocol + self._sum_v4) % MODULUS
+        _PUT_V4_TCP.pack_into(
+            buffer, 50,
+            0x45, tos, total_length, identification, fragment, hop_limit - 1, 6, ip_checksum, self.v4_addresses,
+            self.service_port, client_port, seq, ack, offset_flags, window, checksum,
+        )  # fmt: skip
+        self.last_seen = now
+        self.packets_to_client += 1
+        self.bytes_to_client += end - data_at
+        return frame.view[40:end]
+
+
+def _shift_options(buffer: bytearray, at: int, end: int, edge_delta: int, tsval_delta: int, tsecr_delta: int) -> int:
+    """Move SACK edges and timestamps by the deltas, in place; returns the checksum's difference, removed minus added.
+
+    Options not known, and everything behind one whose length is illegal, stay as they are: the endpoints judge them.
+    """
+    start = at
+    before = word_sum(buffer[start:end])
+    while at < end - 1 and buffer[at] != 0:
+        kind = buffer[at]
+        if kind == 1:
+            at += 1
+            continue
+        length = buffer[at + 1]
+        if length < 2 or at + length > end:
+            break
+        if kind == 8 and length == 10:
+            tsval, tsecr = _TIMESTAMPS.unpack_from(buffer, at + 2)
+            _TIMESTAMPS.pack_into(buffer, at + 2, (tsval + tsval_delta) & _MASK, (tsecr + tsecr_delta) & _MASK)
+        elif kind == 5:
+            for edge_at in range(at + 2, at + length - 7, 8):
+                left, right = _TIMESTAMPS.unpack_from(buffer, edge_at)
+                _TIMESTAMPS.pack_into(buffer, edge_at, (left + edge_delta) & _MASK, (right + edge_delta) & _MASK)
+        at += length
+    return before - word_sum(buffer[start:end])
+
+
+class TimestampingSplice(Splice):
+    """A splice whose client was promised timestamps that its backend then did not speak: they are made here (RFC 7323 §3.2).
+
+    An IPv4 header is 20 bytes shorter than the IPv6 header it replaces, so the 12 bytes of the option fit any path that the
+    packet fitted before. The client's own timestamps pass on to the backend, which ignores an option it has not agreed to.
+    """
+
+    __slots__ = ("_clock_origin", "client_tsval")
+
+    def start_clock(self, tsval: int, client_tsval: int, now: float) -> None:
+        """Show `tsval`, what the SYN-ACK promised, at `now`, and a millisecond more each millisecond; echo `client_tsval`."""
+        self._clock_origin = tsval - int(now * 1000)
+        self.client_tsval = client_tsval
+
+    def to_backend(self, frame: Frame, now: float, *, any_flags: bool = False) -> memoryview | None:
+        """As `Splice.to_backend`, and note the client's TSval for the echo."""
+        view = super().to_backend(frame, now, any_flags=any_flags)
+        if view is not None:
+            data_at = 50 + (view[62] >> 2 & 0x3C)
+            timestamps = _find_timestamps(frame.buffer, 70, data_at)
+            # RFC 7323 §4.3 echoes the latest TSval; wrapping, so that an old duplicate does not set it back.
+            if timestamps is not None and sequence.distance(self.client_tsval, timestamps[0]) > 0:
+                self.client_tsval = timestamps[0]
+        return view
+
+    def to_client(self, frame: Frame, now: float, *, any_flags: bool = False) -> memoryview | None:
+        """As `Splice.to_client`, with the option put behind the others; not plain when that would pass IPv4's 65,535 bytes."""
+        if frame.end - _V6_TCP_AT > _MAX_TOTAL_LENGTH - 20 - len(_TIMESTAMP_LAYOUT) - _TIMESTAMPS.size:
+            return None
+        view = super().to_client(frame, now, any_flags=any_flags)
+        if view is None:
+            return None
+        buffer = frame.buffer
+        data_at = 70 + (buffer[82] >> 2 & 0x3C)
+        options = bytes(buffer[90:data_at])
+        if len(options) > _MAX_OPTIONS - 12:
+            # Only SACK makes options this long: three blocks and the timestamps are what 40 bytes hold (RFC 2018 §3).
+            options = _first_sack_blocks(options)
+        added = _TIMESTAMP_LAYOUT + _TIMESTAMPS.pack((self._clock_origin + int(now * 1000)) & _MASK, self.client_tsval)
+        return _replace_options(frame, data_at, options + added)
+
+
+_MAX_OPTIONS: Final = 40
+
+
+def _find_timestamps(buffer: bytearray, at: int, end: int) -> tuple[int, int] | None:
+    """Return (TSval, TSecr) from the options between `at` and `end`."""
+    while at < end - 1 and buffer[at] != 0:
+        if buffer[at] == 1:
+            at += 1
+            continue
+        if buffer[at] == 8 and buffer[at + 1] == 10 and at + 10 <= end:
+            tsval, tsecr = _TIMESTAMPS.unpack_from(buffer, at + 2)
+            return tsval, tsecr
+        if buffer[at + 1] < 2:
+            break
+        at += buffer[at + 1]
+    return None
+
+
+def _first_sack_blocks(options: bytes) -> bytes:
+    """Return a SACK option of at most three of the blocks in `options`, padded; nothing when they hold none."""
+    try:
+        blocks = parse_options(options).sack[:3]
+    except ParseError:
+        return b""
+    return build_options(TcpOptions(sack=blocks))
+
+
+def _replace_options(frame: Frame, data_at: int, options: bytes) -> memoryview:
+    """Give the IPv4 result in `frame` (vnet header at 40, payload at `data_at`) other options; the payload stays in place."""
+    buffer = frame.buffer
+    vnet, headers = bytes(buffer[40:50]), bytearray(buffer[50:90])
+    growth = len(options) - (data_at - 90)
+    is_partial = bool(vnet[0] & 1)
+    old_length = int.from_bytes(headers[2:4], "big")
+    old_word = int.from_bytes(headers[32:34], "big")
+    new_word = old_word & 0x0FFF | (20 + len(options)) << 10
+    # The length is in the IP header and, less that header, in the pseudo-header; a partial checksum holds just the latter.
+    headers[2:4] = (old_length + growth).to_bytes(2, "big")
+    headers[10:12] = update(int.from_bytes(headers[10:12], "big"), 0, growth).to_bytes(2, "big")
+    headers[32:34] = new_word.to_bytes(2, "big")
+    old_checksum = int.from_bytes(headers[36:38], "big")
+    if is_partial:
+        new_checksum = (old_checksum + growth) % MODULUS
+    else:
+        removed = old_word + word_sum(buffer[90:data_at])
+        new_checksum = update(old_checksum, removed, new_word + word_sum(options) + growth)
+    headers[36:38] = new_checksum.to_bytes(2, "big")
+    start = 40 - growth
+    if is_partial:
+        flags, gso_type, hdr_len, gso_size, csum_start, csum_offset = _VNET.unpack(vnet)
+        vnet = _VNET.pack(flags, gso_type, hdr_len + growth, gso_size, csum_start, csum_offset)
+    buffer[start : start + 10] = vnet
+    buffer[start + 10 : start + 50] = headers
+    buffer[start + 50 : data_at] = options
+    return frame.view[start : frame.end]

@@ -1,0 +1,60 @@
+"""Deadlines of many items behind one timer: a hashed wheel whose entries can be taken back at once."""
+
+import heapq
+from typing import Final, Generic, Protocol, TypeVar
+
+TICKS_PER_SECOND: Final = 20
+
+
+class Timed(Protocol):
+    """What the wheel schedules: hashable by identity, with a slot for the tick it hangs on (None: on none)."""
+
+    tick: int | None
+
+
+T = TypeVar("T", bound=Timed)
+
+
+class TimerWheel(Generic[T]):
+    """Items by the tick of their deadline. An item that is rescheduled or cancelled leaves no trace behind.
+
+    Deadlines are rounded up to a tick of 50 ms, so that an item is never due early and thousands share an entry.
+    """
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, set[T]] = {}
+        self._ticks: list[int] = []
+
+    def schedule(self, item: T, deadline: float) -> None:
+        """Have `item` come due at `deadline` (monotonic seconds) and no longer at any earlier one it was given."""
+        tick = -int(-deadline * TICKS_PER_SECOND // 1)
+        if tick == item.tick:
+            return
+        self.cancel(item)
+        bucket = self._buckets.get(tick)
+        if bucket is None:
+            bucket = self._buckets[tick] = set()
+            heapq.heappush(self._ticks, tick)
+        bucket.add(item)
+        item.tick = tick
+
+    def cancel(self, item: T) -> None:
+        """Forget `item`'s deadline; no harm when it has none."""
+        if item.tick is not None:
+            self._buckets[item.tick].discard(item)
+            item.tick = None
+
+    def pop_due(self, now: float) -> list[T]:
+        """Take out and return every item that is due at `now`."""
+        due: list[T] = []
+        while self._ticks and self._ticks[0] <= now * TICKS_PER_SECOND:
+            for item in self._buckets.pop(heapq.heappop(self._ticks)):
+                item.tick = None
+                due.append(item)
+        return due
+
+    def next_deadline(self) -> float | None:
+        """When the next item comes due, or None; emptied ticks on the way are cleared."""
+        while self._ticks and not self._buckets[self._ticks[0]]:
+            del self._buckets[heapq.heappop(self._ticks)]
+        return self._ticks[0] / TICKS_PER_SECOND if self._ticks else None
