@@ -14,7 +14,9 @@ from kracauer.cli.exit_codes import ExitCode
 
 # The word on the command line and its module, in the order of the help.
 COMMANDS: Final = {
+    "run": "kracauer.cli.run",
     "check-config": "kracauer.cli.check_config",
+    "demo": "kracauer.cli.demo",
 }
 
 
