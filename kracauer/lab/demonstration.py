@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from kracauer.lab.topology import ORIGIN_1, ORIGIN_2, PREFIX, SERVICE, Lab
+from kracauer.lab import configuration
+from kracauer.lab.topology import ORIGIN_1, ORIGIN_2, SERVICE, Lab
 from kracauer.lab.visits import Visit, visit
 
 # What each origin's certificate is good for
@@ -15,24 +16,9 @@ NAMES: Final = {
 }
 ADDRESSES: Final = {"origin1": ORIGIN_1, "origin2": ORIGIN_2}
 
-CONFIG: Final = f"""\
-prefix = "{PREFIX}"
-
-[[listen]]
-address = "{SERVICE}"
-port = 443
-protocol = "tls"
-
-[[listen]]
-address = "{SERVICE}"
-port = 80
-protocol = "http"
-
-[hosts]
-"www.example.com" = "{ORIGIN_1}"
-"shop.example.net" = "{ORIGIN_2}"
-"*.example.org" = "{ORIGIN_2}"
-"""
+CONFIG: Final = configuration.render(
+    {"www.example.com": ORIGIN_1, "shop.example.net": ORIGIN_2, "*.example.org": ORIGIN_2},
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
 """A program that runs in a namespace in the background, its output kept in a file to be waited for and read."""
 
 import contextlib
+import json
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from kracauer.errors import LabError
 from kracauer.lab.namespaces import NetworkNamespace
@@ -17,19 +18,35 @@ POLL_S: Final = 0.01
 class BackgroundProcess:
     """A running program; `log_path` holds standard output and standard error together."""
 
-    def __init__(self, name: str, namespace: NetworkNamespace, args: Sequence[str | Path], log_path: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        namespace: NetworkNamespace,
+        args: Sequence[str | Path],
+        log_path: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
         self.args = args
         self.log_path = log_path
         self._offset = log_path.stat().st_size if log_path.exists() else 0
         with log_path.open("ab") as log:
-            self._process = namespace.popen(args, stdout=log.fileno(), stderr=subprocess.STDOUT)
+            self._process = namespace.popen(args, env=env, stdout=log.fileno(), stderr=subprocess.STDOUT)
         self.pid = self._process.pid
 
     @property
     def log(self) -> str:
         """What the program has printed so far, since it was started."""
         return self.log_path.read_bytes()[self._offset :].decode(errors="replace")
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        """What the program has logged as JSON, a dictionary a line; other lines are left out."""
+        found = []
+        for line in self.log.splitlines():
+            with contextlib.suppress(ValueError):
+                found.append(json.loads(line))
+        return [event for event in found if isinstance(event, dict)]
 
     @property
     def is_running(self) -> bool:

@@ -10,7 +10,7 @@ The client's IPv6 address is there for comparison alone: plain kernel forwarding
 unless they are to do harm.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +36,7 @@ PREFIX: Final = "2001:db8:46::/96"
 MAPPED_CLIENT: Final = "2001:db8:46::c000:207"
 ORIGIN_1: Final = "2001:db8:1::2"
 ORIGIN_2: Final = "2001:db8:2::2"
+DAEMON_READY: Final = '"ready"'  # the event of its log line
 GATEWAYS: Final = {ORIGIN_1: "2001:db8:1::1", ORIGIN_2: "2001:db8:2::1"}
 
 
@@ -164,9 +165,11 @@ class Lab:
         lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in addresses.items())]
         (self.directory / "hosts").write_text("\n".join(lines) + "\n", encoding="ascii")
 
-    def start(self, name: str, namespace: NetworkNamespace, args: Sequence[str | Path]) -> BackgroundProcess:
+    def start(
+        self, name: str, namespace: NetworkNamespace, args: Sequence[str | Path], env: Mapping[str, str] | None = None
+    ) -> BackgroundProcess:
         """Start any program in a namespace; its output goes to `name`.log in the lab's directory."""
-        process = BackgroundProcess(name, namespace, args, self.directory / f"{name}.log")
+        process = BackgroundProcess(name, namespace, args, self.directory / f"{name}.log", env)
         self._processes.append(process)
         return process
 
@@ -191,10 +194,15 @@ class Lab:
         self.origins.append(origin)
         return origin
 
-    def start_daemon(self, config: str, *, ready: str = "ready", timeout_s: float = 15) -> BackgroundProcess:
-        """Start `kracauer run` in the router with this configuration and wait until it serves."""
+    def start_daemon(self, config: str, *, timeout_s: float = 15) -> BackgroundProcess:
+        """Start `kracauer run` in the router with this configuration and wait until it serves.
+
+        Started again, it finds its configuration, its log and its runtime directory where they were.
+        """
         path = self.directory / "kracauer-config.toml"
         path.write_text(config, encoding="utf-8")
-        self.daemon = self.start("kracauer", self.router, python_module("kracauer", "run", "-c", path))
-        self.daemon.wait_for(ready, timeout_s)
+        command = python_module("kracauer", "run", "-c", path)
+        environment = {"RUNTIME_DIRECTORY": str(self.directory / "run")}
+        self.daemon = self.start("kracauer", self.router, command, environment)
+        self.daemon.wait_for(DAEMON_READY, timeout_s)
         return self.daemon

@@ -16,29 +16,14 @@ from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from kracauer.lab import bulk, privileges
+from kracauer.lab import bulk, configuration, privileges
 from kracauer.lab.namespaces import python_module
-from kracauer.lab.topology import ORIGIN_1, PREFIX, SERVICE, Lab, Topology
+from kracauer.lab.topology import ORIGIN_1, SERVICE, Lab, Topology
 
 BULK_PORT: Final = 5201
 NAME: Final = "bulk.example.com"
 WAYS: Final = {"kernel": (ORIGIN_1, BULK_PORT), "kracauer": (SERVICE, 80)}
 DIRECTIONS: Final = ("download", "upload")
-
-CONFIG: Final = f"""\
-prefix = "{PREFIX}"
-
-[[listen]]
-address = "{SERVICE}"
-port = 80
-protocol = "http"
-
-[hosts]
-"{NAME}" = "[{ORIGIN_1}]:{BULK_PORT}"
-
-[network]
-offloads = {{offloads}}
-"""
 
 
 def measure(lab: Lab, way: str, direction: str, seconds: float) -> float:
@@ -57,7 +42,8 @@ def run(options: argparse.Namespace) -> dict[tuple[str, str], list[float]]:
     with Lab(Topology(has_segmentation_offload=not options.no_offloads)) as lab:
         server = lab.start("bulk", lab.origin1, python_module("kracauer.lab.bulk", "serve", str(BULK_PORT)))
         server.wait_for(bulk.READY)
-        lab.start_daemon(CONFIG.format(offloads=str(not options.no_offloads).lower()))
+        hosts = {NAME: f"[{ORIGIN_1}]:{BULK_PORT}"}
+        lab.start_daemon(configuration.render(hosts, network={"offloads": not options.no_offloads}))
         for _ in range(options.rounds):
             for (way, direction), measured in rates.items():
                 measured.append(measure(lab, way, direction, options.seconds))
