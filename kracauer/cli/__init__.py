@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(words: Sequence[str]) -> int:
     # Just the command asked for is imported: quick, and what another one lacks does not matter. The help needs all.
     asked = next((word for word in words if not word.startswith("-")), "")
-    commands = {name: _load(name) for name in ([asked] if asked in COMMANDS else COMMANDS)}
+    commands = {name: load(name) for name in ([asked] if asked in COMMANDS else COMMANDS)}
     if isinstance(missing := commands.get(asked), ImportError):
         print(f"kracauer {asked}: {missing}: install the missing package", file=sys.stderr)
         return ExitCode.UNAVAILABLE
@@ -58,7 +58,8 @@ def _run(words: Sequence[str]) -> int:
     return status
 
 
-def _load(name: str) -> Command | ImportError:
+def load(name: str) -> Command | ImportError:
+    """Import one of `COMMANDS`; what stops it is returned, for it need not stop the others."""
     try:
         return cast("Command", import_module(COMMANDS[name]))
     except ImportError as error:
