@@ -1,13 +1,16 @@
 """The lab for tests that need real kernels: skipped, with the reason, where there can be none."""
 
+import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from kracauer.errors import LabError
-from kracauer.lab import privileges
+from kracauer.lab import privileges, syscalls
 from kracauer.lab.topology import Lab, Topology
 
 DEBIAN_PACKAGES = {"certutil": "libnss3-tools", "tstclnt": "libnss3-tools", "gnutls-cli": "gnutls-bin"}
@@ -43,3 +46,22 @@ def program() -> Callable[[str], str]:
         return path
 
     return find
+
+
+@pytest.fixture
+def own_netns() -> Iterator[Callable[[str], str]]:
+    """Move the test into a network namespace that ends with it; the value runs `ip` in there and returns its output."""
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        syscalls.unshare(syscalls.CLONE_NEWNET)
+        try:
+            _run_ip("link set lo up")
+            yield _run_ip
+        finally:
+            syscalls.enter_network_namespace(Path(f"/proc/self/fd/{home}"))
+    finally:
+        os.close(home)
+
+
+def _run_ip(words: str) -> str:
+    return subprocess.run(["ip", *words.split()], check=True, capture_output=True, text=True, timeout=10).stdout
