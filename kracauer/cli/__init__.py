@@ -1,6 +1,7 @@
 """The command line: `kracauer COMMAND`, one module a command."""
 
 import os
+import select
 import sys
 import traceback
 from argparse import ArgumentParser
@@ -28,15 +29,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # A pager that was left early. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OUTPUT_CLOSED
-    except Exception:  # the last resort, where nothing is left but to say so
+    except Exception as error:  # the last resort, where nothing is left but to say so
+        if isinstance(error, BrokenPipeError) and _is_output_closed():
+            return ExitCode.OUTPUT_CLOSED
         traceback.print_exc()
         print("kracauer: internal error: please report the lines above", file=sys.stderr)
         return ExitCode.INTERNAL
     return status
+
+
+def _is_output_closed() -> bool:
+    """Whether the reader of our output, a pager perhaps, has left early; from then on the output goes nowhere."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # no file at all
+        return False
+    poll = select.poll()
+    poll.register(output, 0)
+    if not any(event & select.POLLERR for _, event in poll.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # or Python, flushing at exit, would complain
+    return True
 
 
 def _run(words: Sequence[str]) -> int:

@@ -41,12 +41,13 @@ def find_config(given: Path | None) -> Path:
 
 
 def _is_there(place: Path) -> bool:
+    """Whether anything has this name, be it a link to nowhere: to go on in silence would use another file than meant."""
     try:
-        place.stat()
+        place.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError:
-        return True  # it may be: reading it will say what is the matter, where going on would use another file in silence
+        return True  # perhaps: reading it will say what is the matter
     return True
 
 
@@ -55,7 +56,8 @@ def read_config(path: Path) -> ConfigFile:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise ConfigFileError(f"{path}: there is no such file") from None
+        why = "is a link to a file that is not there" if path.is_symlink() else "there is no such file"
+        raise ConfigFileError(f"{path}: {why}") from None
     except IsADirectoryError:
         raise ConfigFileError(f"{path}: is a directory: name the file inside it") from None
     except PermissionError:

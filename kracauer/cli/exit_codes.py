@@ -1,4 +1,4 @@
-"""What the exit status of a command says; docs/reference lists the same numbers for scripts and service managers."""
+"""What the exit status of a command says; docs/reference/exit-codes.md explains each."""
 
 from enum import IntEnum
 
