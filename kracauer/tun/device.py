@@ -19,7 +19,7 @@ class TunDevice:
     """An open TUN device; `fallback` says why it has no offloads, and is empty when it has them or none were wanted."""
 
     def __init__(self, device: TunTapDevice, *, has_vnet_header: bool, has_offloads: bool, fallback: str) -> None:
-        self._device = device  # its finaliser closes the descriptor, so it has to live as long as we do
+        self._device = device
         self._fd: int = device.fileno()
         self._has_vnet_header = has_vnet_header
         self._frame: Frame | None = None

@@ -62,6 +62,17 @@ def open_device(name: str, *, has_offloads: bool = True, is_adopting: bool = Fal
     return TunDevice(device, has_vnet_header=True, has_offloads=True, fallback="")
 
 
+class Attachment(TunTapDevice):  # type: ignore[misc]  # it is untyped
+    """A TunTapDevice that is closed by `close` alone.
+
+    When its constructor fails it has closed its descriptor, and its finaliser closes that number once more, which by then
+    belongs to somebody else: to the next attempt of ours, for one.
+    """
+
+    def __del__(self) -> None:
+        """Leave all descriptors alone."""
+
+
 class _RefusedError(DeviceError):
     """The kernel answered EINVAL: either it does not know a flag, or the name belongs to another kind of interface."""
 
@@ -70,9 +81,9 @@ class _RefusedError(DeviceError):
         self.strerror = strerror
 
 
-def _attach(name: str, flags: int) -> TunTapDevice:
+def _attach(name: str, flags: int) -> Attachment:
     try:
-        return TunTapDevice(name, flags)
+        return Attachment(name, flags)
     except OSError as error:
         raise _explain(name, error) from error
 

@@ -1,6 +1,6 @@
 """Every way in which the device cannot be had, and what is said about it."""
 
-import errno
+import gc
 import os
 import subprocess
 import sys
@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pytun_pmd3 import TunTapDevice
 
 from kracauer.errors import DeviceError
 from kracauer.lab import privileges
 from kracauer.tun import open_device, opening
+from kracauer.wire.buffer import Frame
 
 Ip = Callable[[str], str]
 ROOT = Path(__file__).parents[2]
@@ -59,6 +59,20 @@ def test_a_name_taken_by_a_tun_device_is_said_so(own_netns: Ip) -> None:
         open_device("kracauer0")
 
     assert "ip link del kracauer0" in caught.value.remedy
+
+
+@pytest.mark.lab
+def test_a_failure_to_open_closes_no_descriptor_but_its_own(own_netns: Ip) -> None:
+    own_netns("tuntap add dev kracauer0 mode tun")
+    with pytest.raises(DeviceError) as caught:
+        open_device("kracauer0")
+    reading, writing = os.pipe()  # one of them gets the number that the attempt had
+
+    del caught
+    gc.collect()
+
+    os.close(reading)
+    os.close(writing)
 
 
 @pytest.mark.lab
@@ -111,17 +125,18 @@ def test_a_kernel_that_refuses_offloads_is_worked_with(monkeypatch: pytest.Monke
 @pytest.mark.lab
 @pytest.mark.usefixtures("own_netns")
 def test_a_kernel_that_refuses_vnet_headers_is_worked_with(monkeypatch: pytest.MonkeyPatch) -> None:
-    def old_kernel(name: str, flags: int) -> TunTapDevice:
-        if flags & opening.IFF_VNET_HDR:
-            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
-        return TunTapDevice(name, flags)
+    class OldKernel(opening.Attachment):
+        def __init__(self, name: str, flags: int) -> None:
+            super().__init__("a/b" if flags & opening.IFF_VNET_HDR else name, flags)  # a slash is EINVAL
 
-    monkeypatch.setattr(opening, "TunTapDevice", old_kernel)
+    monkeypatch.setattr(opening, "Attachment", OldKernel)
 
     device = open_device("kracauer0")
     try:
         assert not device.has_offloads
         assert device.fallback == "IFF_VNET_HDR: Invalid argument"
+        gc.collect()
+        assert device.read_into(Frame()) is False
     finally:
         device.close()
 
