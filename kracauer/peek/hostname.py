@@ -28,7 +28,8 @@ _MAX_PORT: Final = 65_535
 def parse_hostname(raw: bytes) -> str | None:
     """Normalise one name; None for an IP literal. Raises ParseError for what is neither."""
     if b":" in raw:
-        _check_ip_literal(raw.removeprefix(b"[").removesuffix(b"]"))
+        is_bracketed = raw.startswith(b"[") and raw.endswith(b"]")
+        _check_ip_literal(raw[1:-1] if is_bracketed else raw)
         return None
     if _NAME.fullmatch(raw) is None:
         raise ParseError(f"{_render(raw)} is not a hostname")
@@ -68,7 +69,7 @@ def _check_ip_literal(raw: bytes) -> None:
             pass
         else:
             return
-    raise ParseError(f"{_render(raw)} is not an IP literal")
+    raise ParseError(f"{_render(raw)} is neither a hostname nor an IP literal")
 
 
 def _render(raw: bytes) -> str:

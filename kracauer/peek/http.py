@@ -31,7 +31,7 @@ _FIRST_BYTE: Final = re.compile(rb"%b|[\r\n]" % _TCHAR)
 # What must not stand in a head, a lone CR or LF included; a CR at the very end may still get its LF.
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=[^\n])|(?<!\r)\n")
 _REQUEST_LINE: Final = re.compile(rb"(?P<method>%b+) (?P<target>[^ \t]+) HTTP/(?P<major>[0-9])\.(?P<minor>[0-9])" % _TCHAR)
-_FIELD_LINE: Final = re.compile(rb"(?P<name>%b+):[ \t]*(?P<value>.*?)[ \t]*" % _TCHAR, re.DOTALL)
+_FIELD_NAME: Final = re.compile(rb"(?P<name>%b+):" % _TCHAR)
 _ABSOLUTE_FORM: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>[^/?#]*)(?:[/?#].*)?", re.DOTALL)
 _LONE: Final = {b"\r": "lone CR", b"\n": "lone LF"}
 _HTTP2_PREFACE: Final = (b"PRI * HTTP/2.0", b"", b"SM", b"")
@@ -174,7 +174,7 @@ class _Head:
     def _take_field_line(self, line: bytes) -> None:
         if line[:1] in b" \t":  # RFC 9112 §2.2 and §5.2
             raise self._refuse("folded field line, or space before the first one")
-        match = _FIELD_LINE.fullmatch(line)
+        match = _FIELD_NAME.match(line)
         if match is None:  # RFC 9112 §5.1 on the space, RFC 9110 §5.1 on the name
             raise self._refuse("field line without a colon, with an invalid name, or with space before its colon")
         if match["name"].lower() != b"host":
@@ -182,7 +182,8 @@ class _Head:
         if self._hosts:
             raise self._refuse("more than one Host")
         # An empty Host is what a request without an authority must carry (RFC 9112 §3.2).
-        self._hosts.append(self._parse_host(match["value"]) if match["value"] else None)
+        value = line[match.end() :].strip(b" \t")
+        self._hosts.append(self._parse_host(value) if value else None)
 
     def _finish(self) -> Peeked:
         """The head is complete: the target's own host wins over Host (RFC 9112 §3.2.2)."""
