@@ -50,7 +50,6 @@ def peek(data: bytes, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Peeked | Outcom
             break
         position += RECORD_HEADER_LENGTH
         overhead = position - len(message)
-        _check_fit(message, fragment_length, overhead, limit_bytes)
         fragment = stream[position : position + fragment_length]
         position += len(fragment)
         message += fragment
