@@ -4,6 +4,7 @@ from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 
 import pytest
+import tomli
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,6 +145,33 @@ def test_timeouts_below_the_floors_need_the_explicit_word() -> None:
         MINIMAL + "[timeouts]\nbelow_rfc_floors = true\nestablished_idle_s = 60\ntransitory_s = 1\n"
     ).timeouts
     assert (timeouts.established_idle_s, timeouts.transitory_s) == (60, 1)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("backend_profile.mss = 536", "backend_profile.mss = 65535"),
+        *("backend_profile.window_scale = 0", "backend_profile.window_scale = 14"),
+        *("backend_profile.window = 1", "backend_profile.window = 65535"),
+        *("timeouts.peek_s = 0.1", "timeouts.peek_s = 3600"),
+        *("timeouts.dial_attempt_s = 0.05", "timeouts.dial_attempt_s = 10"),
+        *("timeouts.dial_s = 0.5", "timeouts.dial_s = 300"),
+        *("timeouts.established_idle_s = 7440", "timeouts.established_idle_s = 2592000"),
+        *("timeouts.transitory_s = 240", "timeouts.transitory_s = 86400"),
+        *("limits.flows = 1", "limits.flows = 16777216"),
+        *("limits.peek_bytes = 1024", "limits.peek_bytes = 65536"),
+        *("limits.held_bytes = 65536", "limits.held_bytes = 1099511627776"),
+        *("network.ipv4_mtu = 576", "network.ipv4_mtu = 65535"),
+        *("network.ipv6_mtu = 1280", "network.ipv6_mtu = 65535"),
+        *('network.device = "k"', 'network.device = "kracauer-device"'),
+        *('log.level = "error"', 'log.format = "console"'),
+    ],
+)
+def test_the_ends_of_each_range_belong_to_it(setting: str) -> None:
+    place, value = setting.split(" = ")
+    section, key = place.split(".")
+    settings = getattr(parse_config(f"{setting}\n{MINIMAL}"), section.replace("backend_", ""))
+    assert getattr(settings, key) == tomli.loads(f"value = {value}")["value"]
 
 
 def test_window_scale_false_means_none() -> None:

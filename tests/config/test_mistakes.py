@@ -378,3 +378,15 @@ def test_a_wrong_prefix_does_not_make_backends_wrong() -> None:
 def test_a_wrong_host_does_not_make_its_profile_unknown() -> None:
     text = PREFIX + LISTEN + '[hosts]\n"a..example" = "2001:db8:1::2"\n[backend_profile."2001:db8:1::2"]\nsack = false\n'
     assert_only_problem(text, 'hosts."a..example"', "a..example", "empty label")
+
+
+def test_two_listeners_that_lack_their_ports_are_not_called_the_same() -> None:
+    listen = '[[listen]]\naddress = "198.51.100.1"\n'
+    assert [problem.path for problem in problems(PREFIX + listen * 2 + HOSTS)] == ["listen[0].port", "listen[1].port"]
+
+
+@pytest.mark.parametrize(("key", "value"), [('"a:b"', "5"), ("other", "{sack = false}")])
+def test_only_a_table_under_an_address_is_the_profile_of_one_backend(key: str, value: str) -> None:
+    (problem,) = problems(PREFIX + LISTEN + HOSTS + f"[backend_profile]\n{key} = {value}\n")
+    assert problem.path == f"backend_profile.{key}"
+    assert "is not a key of backend_profile" in problem.message
