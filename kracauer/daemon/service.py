@@ -63,6 +63,7 @@ class Service:
         self._setup = setup
         self._watch = watch
         self._frame = Frame()
+        self._stopped: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_deadline: float | None = None
         self._repeats_timer: asyncio.TimerHandle | None = None
@@ -72,7 +73,7 @@ class Service:
         """Serve until SIGTERM, SIGINT or `stop`; raises DeviceLostError. Calls `on_ready` once packets are taken."""
         loop = asyncio.get_running_loop()
         self._loop = loop
-        self._stopped: asyncio.Future[None] = loop.create_future()
+        self._stopped = loop.create_future()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self.stop)
         loop.add_signal_handler(signal.SIGUSR1, self.log_counters)
@@ -88,9 +89,14 @@ class Service:
         finally:
             self._let_go()
 
+    @property
+    def is_running(self) -> bool:
+        """Whether packets are taken: from `on_ready` until a stop was asked for or the device was lost."""
+        return self._stopped is not None and not self._stopped.done()
+
     def stop(self, error: DeviceError | None = None) -> None:
         """End `run`, with `error` if there is one."""
-        if self._stopped.done():
+        if self._stopped is None or self._stopped.done():
             return
         if error is None:
             self._stopped.set_result(None)

@@ -70,7 +70,7 @@ def gather(device: str, destinations: Iterable[IPv4Network | IPv6Network]) -> Fa
         has_ipv6=Path("/proc/net/if_inet6").exists(),
         is_ipv6_disabled=_sysctl("ipv6", "all", "disable_ipv6") == 1,
         is_ipv6_disabled_on_device=_sysctl("ipv6", device, "disable_ipv6") == 1,
-        is_forwarding_ipv4=_is_any_forwarding("ipv4", "forwarding", device),
+        is_forwarding_ipv4=_sysctl("ipv4", "all", "forwarding") == 1 or _is_any_forwarding("ipv4", "forwarding", device),
         is_forwarding_ipv6=_sysctl("ipv6", "all", "forwarding") == 1 or _is_any_forwarding("ipv6", "force_forwarding", device),
         advertised_interfaces=tuple(
             sorted({r.device for r in routes if r.protocol == _PROTOCOL_RA and _is_default(r) and _accepts_ra(r.device)})

@@ -123,7 +123,8 @@ def _check_service(service: IPv4Network, device: str, facts: Facts) -> None:
 
 
 def _check_prefix(prefix: IPv6Network, device: str, facts: Facts) -> None:
-    for route in facts.routes:
+    # The local table first: an address there is the cause of its routes in the main one.
+    for route in sorted(facts.routes, key=lambda route: not route.is_in_local_table):
         is_part = contains(prefix, route.destination)
         if route.is_in_local_table:
             # The subnet-router anycast address (RFC 4291 §2.6.1) of a network around the prefix is that of client 0.0.0.0.

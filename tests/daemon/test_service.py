@@ -1,0 +1,315 @@
+"""The pump, with a device in memory and an engine that does what a test tells it."""
+
+import asyncio
+import io
+import json
+import os
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from typing import Any
+
+import pytest
+import structlog
+
+from kracauer.daemon.service import BATCH, Service
+from kracauer.errors import DropReason
+from kracauer.events import Endpoint4, Event, FlowRefused, PacketDropped, RefusalReason
+from kracauer.logs import configure
+from kracauer.tun import DeviceLostError, MemoryDevice
+from kracauer.wire.buffer import PACKET_START, VNET_START, Buffer, Frame
+
+CLIENT = Endpoint4(bytes([192, 0, 2, 7]), 40000)
+SERVICE = Endpoint4(bytes([198, 51, 100, 1]), 443)
+
+
+class ScriptedEngine:
+    """Answers each packet by itself, but raises at b"bad"; `due` are deadlines and `events` what is told."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+        self.due: deque[float] = deque()
+        self.timer_calls: list[float] = []
+        self.timer_error: Exception | None = None
+        self.is_stuck = False
+        self.events: deque[Event] = deque()
+
+    def receive(self, frame: Frame, now: float) -> Sequence[Buffer]:
+        assert abs(now - time.monotonic()) < 5
+        packet = bytes(frame.buffer[PACKET_START : frame.end])
+        self.received.append(packet)
+        if packet == b"bad":
+            raise ValueError("the engine stumbled")
+        return [frame.view[VNET_START : frame.end]]
+
+    def handle_timer(self, now: float) -> Sequence[Buffer]:
+        self.timer_calls.append(now)
+        if self.timer_error is not None:
+            raise self.timer_error
+        while self.due and self.due[0] <= now and not self.is_stuck:
+            self.due.popleft()
+        return [bytes(10) + b"timer"]
+
+    def next_deadline(self) -> float | None:
+        return self.due[0] if self.due else None
+
+    def next_event(self) -> Event | None:
+        return self.events.popleft() if self.events else None
+
+
+class Stage:
+    """A service between a device and an engine, and what it logs."""
+
+    def __init__(self, level: str = "debug") -> None:
+        self.device = MemoryDevice()
+        self.engine = ScriptedEngine()
+        self.stream = io.StringIO()
+        self.service = Service(self.device, self.engine, configure(level, "json", self.stream), log_level=level)
+
+    def play(self, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run the service, `act` beside it, and stop it."""
+
+        async def both() -> None:
+            is_ready = asyncio.Event()
+            running = asyncio.create_task(self.service.run(is_ready.set))
+            await is_ready.wait()
+            try:
+                await act()
+            finally:
+                self.service.stop()
+                await running
+
+        asyncio.run(both())
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not condition():
+                await asyncio.sleep(0.001)
+
+    def logged(self, event: str) -> list[dict[str, Any]]:
+        lines = [json.loads(line) for line in self.stream.getvalue().splitlines()]
+        return [line for line in lines if line["event"] == event]
+
+
+@pytest.fixture
+def stage() -> Iterator[Stage]:
+    before = structlog.get_config()
+    opened = Stage()
+    yield opened
+    opened.device.close()
+    structlog.configure(**before)
+
+
+def test_packets_are_read_handed_over_and_the_answers_written(stage: Stage) -> None:
+    async def act() -> None:
+        for packet in (b"one", b"two"):
+            stage.device.inject(packet)
+        await stage.until(lambda: len(stage.device.outgoing) == 2)
+
+    stage.play(act)
+
+    assert list(stage.device.outgoing) == [bytes(10) + b"one", bytes(10) + b"two"]
+    assert (stage.service.counters.packets_read, stage.service.counters.packets_written) == (2, 2)
+
+
+def test_other_callbacks_get_their_turn_after_a_bounded_batch(stage: Stage) -> None:
+    seen: list[int] = []
+
+    async def act() -> None:
+        for _ in range(3 * BATCH):
+            stage.device.inject(b"one")
+        while len(stage.engine.received) < 3 * BATCH:
+            await asyncio.sleep(0)
+            seen.append(len(stage.engine.received))
+
+    stage.play(act)
+
+    assert {BATCH, 2 * BATCH, 3 * BATCH} <= set(seen)
+
+
+def test_an_exception_costs_one_packet_and_is_logged_once_with_its_traceback(stage: Stage) -> None:
+    async def act() -> None:
+        for packet in (b"bad", b"bad", b"good"):
+            stage.device.inject(packet)
+        await stage.until(lambda: len(stage.engine.received) == 3)
+
+    stage.play(act)
+
+    assert list(stage.device.outgoing) == [bytes(10) + b"good"]
+    assert stage.service.counters.internal_errors == 2
+    first, summary = stage.logged("internal_error")
+    assert "the engine stumbled" in first["exception"]
+    assert (summary["repeated"], "exception" in summary) == (1, False)
+
+
+def test_the_timer_fires_when_the_engine_asks_for_it(stage: Stage) -> None:
+    asked = time.monotonic() + 0.05
+    stage.engine.due.extend([asked, asked + 0.05])
+
+    async def act() -> None:
+        await stage.until(lambda: not stage.engine.due)
+
+    stage.play(act)
+
+    first, second, *_ = stage.engine.timer_calls
+    assert first >= asked - 0.001
+    assert second >= asked + 0.049
+    assert bytes(10) + b"timer" in stage.device.outgoing
+
+
+def test_a_deadline_that_a_packet_brings_forward_is_kept(stage: Stage) -> None:
+    stage.engine.due.append(time.monotonic() + 3600)
+
+    async def act() -> None:
+        stage.engine.due.appendleft(time.monotonic() + 0.01)
+        stage.device.inject(b"one")
+        await stage.until(lambda: bool(stage.engine.timer_calls))
+
+    stage.play(act)
+
+
+def test_a_timer_that_fails_is_not_tried_without_end(stage: Stage) -> None:
+    stage.engine.timer_error = ValueError("again")
+    stage.engine.due.append(time.monotonic())
+
+    async def act() -> None:
+        await stage.until(lambda: bool(stage.engine.timer_calls))
+        await asyncio.sleep(0.1)
+        stage.device.inject(b"one")
+        await stage.until(lambda: bool(stage.engine.received))
+
+    stage.play(act)
+
+    assert len(stage.engine.timer_calls) == 1
+    assert stage.service.counters.internal_errors == 1
+
+
+def test_a_deadline_that_does_not_move_does_not_spin(stage: Stage) -> None:
+    stage.engine.is_stuck = True
+    stage.engine.due.append(float("-inf"))
+
+    async def act() -> None:
+        await asyncio.sleep(0.1)
+
+    stage.play(act)
+
+    assert 1 <= len(stage.engine.timer_calls) <= 110
+
+
+def test_a_lost_device_ends_the_service_at_once(stage: Stage) -> None:
+    async def act() -> None:
+        stage.device.lose()
+        async with asyncio.timeout(5):
+            while stage.service.is_running:
+                await asyncio.sleep(0.001)
+
+    with pytest.raises(DeviceLostError, match="memory0 has gone away"):
+        stage.play(act)
+
+
+def test_a_device_lost_while_a_timer_writes_ends_the_service(stage: Stage) -> None:
+    stage.engine.due.append(time.monotonic() + 0.02)
+
+    async def act() -> None:
+        asyncio.get_running_loop().remove_reader(stage.device.fileno())
+        stage.device.lose()
+        await stage.until(lambda: not stage.service.is_running)
+
+    with pytest.raises(DeviceLostError):
+        stage.play(act)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_signal_ends_the_service(stage: Stage, number: signal.Signals) -> None:
+    async def act() -> None:
+        os.kill(os.getpid(), number)
+        await stage.until(lambda: not stage.service.is_running)
+
+    stage.play(act)
+
+
+def test_sigusr1_logs_the_counters_and_sighup_is_refused(stage: Stage) -> None:
+    async def act() -> None:
+        stage.engine.events.append(PacketDropped(DropReason.NO_FLOW))
+        stage.device.inject(b"one")
+        await stage.until(lambda: bool(stage.engine.received))
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGHUP)
+        await stage.until(lambda: bool(stage.logged("counters") and stage.logged("reload_refused")))
+
+    stage.play(act)
+
+    (line,) = stage.logged("counters")
+    assert (line["packets_read"], line["dropped"]) == (1, {"no_flow": 1})
+
+
+def test_every_event_is_counted_and_logged_with_its_fields(stage: Stage) -> None:
+    event = FlowRefused(CLIENT, SERVICE, RefusalReason.NO_ROUTE, "alert", hostname="www.example.com")
+
+    async def act() -> None:
+        stage.engine.events.extend([event, event])
+        stage.device.inject(b"one")
+        await stage.until(lambda: not stage.engine.events)
+
+    stage.play(act)
+
+    assert stage.service.counters.events == {"flow_refused": 2}
+    line, _ = stage.logged("flow_refused")
+    assert (line["level"], line["hostname"], line["client"]) == ("warning", "www.example.com", "192.0.2.7:40000")
+
+
+def test_drops_are_all_counted_and_logged_once_with_a_summary(stage: Stage) -> None:
+    async def act() -> None:
+        stage.engine.events.extend([PacketDropped(DropReason.BAD_CHECKSUM)] * 50 + [PacketDropped(DropReason.NO_FLOW)])
+        stage.device.inject(b"one")
+        await stage.until(lambda: not stage.engine.events)
+
+    stage.play(act)
+
+    assert stage.service.counters.dropped == {"bad_checksum": 50, "no_flow": 1}
+    logged = [(line["reason"], line.get("repeated")) for line in stage.logged("packet_dropped")]
+    assert logged == [("bad_checksum", None), ("no_flow", None), ("bad_checksum", 49)]
+
+
+def test_what_is_below_the_level_is_counted_and_not_logged() -> None:
+    before = structlog.get_config()
+    stage = Stage("error")
+    try:
+
+        async def act() -> None:
+            stage.engine.events.append(FlowRefused(CLIENT, SERVICE, RefusalReason.NO_ROUTE, "alert"))
+            stage.device.inject(b"one")
+            await stage.until(lambda: not stage.engine.events)
+
+        stage.play(act)
+
+        assert stage.service.counters.events == {"flow_refused": 1}
+        assert stage.stream.getvalue() == ""
+    finally:
+        stage.device.close()
+        structlog.configure(**before)
+
+
+def test_packets_that_the_kernel_refuses_are_counted_by_errno(stage: Stage) -> None:
+    async def act() -> None:
+        stage.device.refused.update(EINVAL=3, EIO=1)
+        stage.device.inject(b"one")
+        await stage.until(lambda: bool(stage.service.counters.refused))
+
+    stage.play(act)
+
+    assert stage.service.counters.refused == {"EINVAL": 3, "EIO": 1}
+    assert stage.device.refused == {}
+    assert {line["errno"] for line in stage.logged("write_refused")} == {"EINVAL", "EIO"}
+
+
+def test_a_mistake_in_a_callback_of_the_loop_is_logged_like_any_other(stage: Stage) -> None:
+    async def act() -> None:
+        stage.engine.events.append("no event at all")  # type: ignore[arg-type]
+        stage.device.inject(b"one")
+        await stage.until(lambda: bool(stage.logged("internal_error")))
+        stage.device.inject(b"two")
+        await stage.until(lambda: len(stage.engine.received) == 2)
+
+    stage.play(act)

@@ -1,0 +1,30 @@
+"""Stop signals before and after the event loop."""
+
+import os
+import signal
+
+import pytest
+
+from kracauer.daemon.stopping import STOP_SIGNALS, hold_stop_signals, stop_signals_as_interrupts
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_a_stop_signal_during_set_up_is_an_interrupt(number: signal.Signals) -> None:
+    with pytest.raises(KeyboardInterrupt), stop_signals_as_interrupts():
+        os.kill(os.getpid(), number)
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS)
+def test_the_clean_up_is_not_interrupted_and_what_came_meanwhile_is_dropped(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    is_done = False
+
+    with stop_signals_as_interrupts():
+        hold_stop_signals()
+        os.kill(os.getpid(), number)
+        is_done = True
+
+    assert is_done
+    assert signal.getsignal(number) == before
+    assert number not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    assert number not in signal.sigpending()
