@@ -91,6 +91,6 @@ def add_default_routes(end: End, gateways: Sequence[str]) -> None:
     configure(end[0], change)
 
 
-def switch_segmentation_off(end: End) -> None:
-    """Have an interface send and receive single packets only, none above its MTU."""
-    end[0].call(lambda: offloads.set_segmentation(end[1], is_on=False))
+def switch_offloads_off(end: End) -> None:
+    """Have an interface send and receive single packets only, none above its MTU, with complete checksums."""
+    end[0].call(lambda: offloads.set_offloads(end[1], is_on=False))

@@ -1,4 +1,4 @@
-"""Segmentation and receive offloads of an interface, switched by SIOCETHTOOL (ethtool -K for those without ethtool)."""
+"""Checksum, segmentation and receive offloads of an interface, switched as `ethtool -K` does it, by SIOCETHTOOL."""
 
 import array
 import fcntl
@@ -9,6 +9,7 @@ from typing import Final
 SIOCETHTOOL: Final = 0x8946
 
 # ETHTOOL_G… to read; the command to set is the next number
+TRANSMIT_CHECKSUM: Final = 0x16
 TCP_SEGMENTATION: Final = 0x1E
 GENERIC_SEGMENTATION: Final = 0x23
 GENERIC_RECEIVE: Final = 0x2B
@@ -25,9 +26,13 @@ def _ethtool(interface: str, command: int, value: int = 0) -> int:
     return result
 
 
-def set_segmentation(interface: str, is_on: bool) -> None:
-    """Switch TSO, GSO and GRO of an interface in the calling thread's network namespace."""
-    for feature in (TCP_SEGMENTATION, GENERIC_SEGMENTATION, GENERIC_RECEIVE):
+def set_offloads(interface: str, is_on: bool) -> None:
+    """Switch TSO, GSO, GRO and transmit checksums of an interface in the calling thread's network namespace.
+
+    TSO needs checksums: they come first when switched on and last when switched off.
+    """
+    features = (TRANSMIT_CHECKSUM, TCP_SEGMENTATION, GENERIC_SEGMENTATION, GENERIC_RECEIVE)
+    for feature in features if is_on else reversed(features):
         _ethtool(interface, feature + 1, int(is_on))
 
 

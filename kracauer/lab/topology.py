@@ -46,7 +46,7 @@ class Topology:
 
     client_mtu: int = 1500
     backend_mtu: int = 1500
-    has_segmentation_offload: bool = True
+    has_offloads: bool = True
     client_wire: Impairment | None = None
     backend_wire: Impairment | None = None
     congestion_control: str | None = None
@@ -134,9 +134,9 @@ class Lab:
             args = python_module("kracauer.lab.wire", "a", "b", *impairment.arguments())
             self.wires[name] = self.start(f"wire-{name}", middle, args)
             self.wires[name].wait_for(wire.READY)
-        if impairment is not None or not self.topology.has_segmentation_offload:
-            links.switch_segmentation_off(near)
-            links.switch_segmentation_off(far)
+        if impairment is not None or not self.topology.has_offloads:
+            links.switch_offloads_off(near)
+            links.switch_offloads_off(far)
 
     def _address(self) -> None:
         links.add_addresses((self.client, "eth0"), (f"{CLIENT}/24", f"{CLIENT_V6}/64"))

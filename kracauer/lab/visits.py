@@ -10,6 +10,7 @@ from typing import Any, Final
 from kracauer.lab.namespaces import NetworkNamespace
 
 TIMEOUT_S: Final = 10.0
+PIECE: Final = 65_536
 PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -85,6 +86,8 @@ def _ask(connection: socket.socket, so_far: Visit, target: str) -> Visit:
     response = http.client.HTTPResponse(connection)
     response.begin()
     body = response.read()
+    while connection.recv(PIECE):  # to the end of the stream: the other side is to close first, and properly
+        pass
     is_json = response.getheader("Content-Type") == "application/json"
     return Visit(
         so_far.scheme,

@@ -1,9 +1,9 @@
 """A wire with faults between two interfaces, for kernels without netem: `python -m kracauer.lab.wire IF_A IF_B --loss 1 …`.
 
 The interfaces lie without addresses in a namespace of their own. Frames are taken and put with packet(7) sockets that carry
-vnet headers, so that unfinished checksums and super-packets cross as they are; for faults that hit single packets, switch
-segmentation off at both far ends. Neighbour discovery and ARP are never harmed: a test is about TCP, not about luck.
-SIGTERM ends it and prints its counters as JSON.
+vnet headers, so that unfinished checksums and super-packets cross as they are. For faults that hit single packets, and that a
+checksum can find out, switch offloads off at both far ends. Neighbour discovery and ARP are never harmed: a test is about
+TCP, not about luck. SIGTERM ends it and prints its counters as JSON.
 """
 
 import argparse

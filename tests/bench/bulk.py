@@ -39,7 +39,7 @@ def measure(lab: Lab, way: str, direction: str, seconds: float) -> float:
 def run(options: argparse.Namespace) -> dict[tuple[str, str], list[float]]:
     """Return the rates by way and direction, one for each round."""
     rates: dict[tuple[str, str], list[float]] = {(way, direction): [] for direction in DIRECTIONS for way in WAYS}
-    with Lab(Topology(has_segmentation_offload=not options.no_offloads)) as lab:
+    with Lab(Topology(has_offloads=not options.no_offloads)) as lab:
         server = lab.start("bulk", lab.origin1, python_module("kracauer.lab.bulk", "serve", str(BULK_PORT)))
         server.wait_for(bulk.READY)
         hosts = {NAME: f"[{ORIGIN_1}]:{BULK_PORT}"}

@@ -53,7 +53,7 @@ for name in ("client0", "origin1", "origin2"):
 
 @pytest.mark.parametrize("is_on", [True, False])
 def test_segmentation_is_as_asked(build_lab: Callable[[Topology], Lab], is_on: bool) -> None:
-    lab = build_lab(Topology(has_segmentation_offload=is_on))
+    lab = build_lab(Topology(has_offloads=is_on))
     assert lab.client.call(lambda: offloads.has_segmentation("eth0")) is is_on
     assert lab.router.call(lambda: offloads.has_segmentation("origin1")) is is_on
 

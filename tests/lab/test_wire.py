@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kracauer.lab import content, wire
 from kracauer.lab.namespaces import python_module
-from kracauer.lab.offloads import has_segmentation, set_segmentation
+from kracauer.lab.offloads import has_segmentation, set_offloads
 from kracauer.lab.topology import ORIGIN_1, Lab, Topology
 from kracauer.lab.visits import visit
 from kracauer.lab.wire import Faults, Impairment
@@ -106,7 +106,7 @@ def test_super_packets_cross_a_wire_whole() -> None:
     with Lab(Topology(client_wire=Impairment())) as lab:
         lab.start_origin("origin1")
         for namespace, interface in ((lab.client, "eth0"), (lab.router, "client0")):
-            namespace.call(functools.partial(set_segmentation, interface, is_on=True))
+            namespace.call(functools.partial(set_offloads, interface, is_on=True))
             assert namespace.call(functools.partial(has_segmentation, interface))
         script = (
             "import hashlib, sys, urllib.request;"
