@@ -1,6 +1,7 @@
 """Everything that can go wrong, by name: exceptions for programs, drop reasons for packets."""
 
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class KracauerError(Exception):
@@ -70,10 +71,19 @@ class DropReason(StrEnum):
     HELD_BYTES_FULL = "held_bytes_full"
 
 
-class Dropped(KracauerError):  # noqa: N818  what happened, not a failure
-    """Raised inside the engine, never out of it, to end a packet's way: becomes a `PacketDropped` event."""
+class IcmpAnswer(NamedTuple):
+    """The ICMP error that a packet's sender is owed, in the family of the packet; `rest` is the message's second word."""
 
-    def __init__(self, reason: DropReason, detail: str | None = None) -> None:
+    type: int
+    code: int
+    rest: int = 0
+
+
+class Dropped(KracauerError):  # noqa: N818  what happened, not a failure
+    """Raised inside the engine, never out of it, to end a packet's way: becomes a `PacketDropped` event and the answer."""
+
+    def __init__(self, reason: DropReason, detail: str | None = None, answer: IcmpAnswer | None = None) -> None:
         super().__init__(detail or reason)
         self.reason = reason
         self.detail = detail
+        self.answer = answer

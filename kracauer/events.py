@@ -14,7 +14,7 @@ class CloseReason(StrEnum):
 
     FINISHED = "finished"  # both sides sent their FIN
     RESET = "reset"  # one side sent a RST, and nothing came after
-    IDLE = "idle"
+    IDLE = "idle"  # silent for too long, and not both sides answered when asked
     REPLACED = "replaced"  # the client opened a new connection from the same port
     SUPERSEDED = "superseded"  # a finished flow made room for a new one towards the same backend
     REFUSED = "refused"

@@ -32,7 +32,8 @@ class Flow:
     `from_client` are the endpoints of the client's packets, `from_backend` those of the backend's once one was dialled. Of
     `handshake`, `dial`, `refusal`, `splice` and `delivery` only what the state needs is there. `fast` is the splice while
     plain packets need no look at all, else None. `opening_window` is the window field that completed the backend's handshake.
-    While `renewal_isn` is set, a SYN with that number may be about to replace the flow.
+    `heard` notes who has answered a probe: 1 for the client, 2 for the backend. While `renewal_isn` is set, a SYN with that
+    number may be about to replace the flow.
     """
 
     __slots__ = (
@@ -43,6 +44,7 @@ class Flow:
         "fast",
         "from_backend",
         "from_client",
+        "heard",
         "handshake",
         "hostname",
         "opening_window",
@@ -75,6 +77,7 @@ class Flow:
         self.renewal_until = 0.0
         self.reset_by_client = False
         self.opening_window = 0
+        self.heard = 0
 
     def advance(self, happening: Happening) -> bool:
         """Move on as the state table says; returns whether the state is another one now."""

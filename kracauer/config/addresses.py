@@ -97,6 +97,25 @@ def listener_address(network: IPv6Network | None) -> Check[IPv4Address]:
     return check
 
 
+def router_sources(value: object) -> tuple[IPv4Address, ...]:
+    """A list of different IPv4 addresses that packets may come from."""
+    if not isinstance(value, list):
+        raise MistakeError('must be a list of IPv4 addresses, as in ["203.0.113.8"]')
+    found: dict[IPv4Address, None] = {}
+    for written in value:
+        try:
+            address = IPv4Address(text(written))
+        except ValueError:
+            raise MistakeError(f'{written!r} is no IPv4 address: must be a list as in ["203.0.113.8"]') from None
+        for refused, reason in _NO_UNICAST_V4:
+            if address in refused:
+                raise MistakeError(f"{written} {reason}: no packet may come from it")
+        if address in found:
+            raise MistakeError(f"{written} stands there twice: remove one of the two")
+        found[address] = None
+    return tuple(found)
+
+
 def _why_no_listener(written: str, network: IPv6Network | None) -> str:
     right = 'must be an IPv4 address as in "198.51.100.1"'
     address, slash, _ = written.partition("/")

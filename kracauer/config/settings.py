@@ -33,6 +33,8 @@ NETWORK_CHECKS: Final[Mapping[str, Check[object]]] = {
     "device": checks.device_name,
     "ipv4_mtu": checks.whole_number(576, 65535),
     "ipv6_mtu": checks.whole_number(1280, 65535),  # RFC 8200 §5
+    "lowest_ipv6_mtu": checks.whole_number(1280, 65535),
+    "router_sources": addresses.router_sources,
     "offloads": checks.boolean,
 }
 LOG_CHECKS: Final[Mapping[str, Check[object]]] = {

@@ -50,6 +50,8 @@ class Network:
     device: str = "kracauer0"
     ipv4_mtu: int = 1500
     ipv6_mtu: int = 1500
+    lowest_ipv6_mtu: int = 1280
+    router_sources: tuple[IPv4Address, ...] = ()
     offloads: bool = True
 
 

@@ -1,25 +1,31 @@
 """What the parts of the engine share: configuration made ready, flows, timers, and what goes out."""
 
-import itertools
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from kracauer.config import Config, Listener
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Endpoint4, Endpoint6, Event, FlowClosed, PacketDropped
 from kracauer.flows import Flow, FlowTable
+from kracauer.path_mtu import PathMtus
 from kracauer.profile import BackendProfile
 from kracauer.ratelimit import TokenBucket
 from kracauer.routes import Backend
 from kracauer.tcp.cookie import CookieJar
 from kracauer.tcp.state import Happening
-from kracauer.tcp.terms import IPV6_OVERHEAD, Offer, OfferHistory, make_offer
+from kracauer.tcp.terms import IPV4_OVERHEAD, IPV6_OVERHEAD, Offer, OfferHistory, make_offer
 from kracauer.timers import TimerWheel
+from kracauer.translate.fragments import Reassembler
+from kracauer.translate.identification import Identifications
 from kracauer.wire.buffer import Buffer
 
 # Resets to packets of no flow: enough for a restart's worth of stale connections, too few to make us a reflector.
 RESETS_PER_SECOND: Final = 500.0
 RESET_BURST: Final = 1000.0
+# ICMP errors and echo replies: RFC 1812 §4.3.2.8 and RFC 4443 §2.4 (f) ask for a limit; this is what Linux has by default.
+ERRORS_PER_SECOND: Final = 1000.0
+ERROR_BURST: Final = 50.0
 
 
 class ListenerState:
@@ -46,17 +52,21 @@ class Context:
         self.events: deque[Event] = deque()
         self.resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
         self.held_bytes = 0
-        self.next_identification = itertools.count(int(now * 1000) & 0xFFFF).__next__
+        self.identifications = Identifications(int(now * 1000))
+        self.path_mtus = PathMtus()
+        self.reassembler = Reassembler()
+        self.errors = TokenBucket(ERRORS_PER_SECOND, ERROR_BURST)
         self.profiles: dict[Backend, BackendProfile] = {}
         self.listeners: dict[tuple[bytes, int], ListenerState] = {}
         self.backend_addresses = frozenset(backend.address.packed for backend in config.routes.backends)
-        self.max_backend_mss = config.network.ipv6_mtu - IPV6_OVERHEAD
         for listener in config.listeners:
             port = listener.port
             backends = tuple({self.resolve(backend, port): None for backend in config.routes.backends})
-            offers = OfferHistory(self._make_offer(backends))
+            offers = OfferHistory(self._make_offer(backends, now))
             self.listeners[listener.address.packed, port] = ListenerState(listener, backends, offers)
         self.service_addresses = frozenset(address for address, _ in self.listeners)
+        self.first_service = config.listeners[0].address.packed
+        self.router_sources = tuple(address.packed for address in config.network.router_sources)
 
     @staticmethod
     def resolve(backend: Backend, port: int) -> Backend:
@@ -74,10 +84,37 @@ class Context:
             self.profiles[backend] = profile
             return False
         self.profiles[backend] = profile
-        for listener in self.listeners.values():
-            if backend in listener.backends:
-                listener.offers.replace(self._make_offer(listener.backends), now)
+        self.refresh_offers(now, (backend,))
         return True
+
+    def refresh_offers(self, now: float, changed: Iterable[Backend] | None = None) -> None:
+        """Offer what is known now: on the listeners that may lead to one of the `changed` backends, or on all."""
+        for listener in self.listeners.values():
+            if changed is None or any(backend in listener.backends for backend in changed):
+                listener.offers.replace(self._make_offer(listener.backends, now), now)
+
+    def learn_path_mtu(self, address: bytes, mtu: int, now: float) -> None:
+        """Note the MTU that an ICMP error reported towards `address`, of either family, and offer accordingly."""
+        if self.path_mtus.learn(address, mtu, now) and address in self.backend_addresses:
+            self.refresh_offers(now)
+
+    def forget_old_path_mtus(self, now: float) -> None:
+        """Let the offers grow again where a reported MTU has aged."""
+        if self.path_mtus.expire(now):
+            self.refresh_offers(now)
+
+    def mss_to_backend(self, backend: Backend, now: float) -> int:
+        """The largest segment that fits every packet to `backend`, as far as is known, in bytes before options."""
+        mtu = self.path_mtus.get(backend.address.packed, now)
+        own = self.config.network.ipv6_mtu
+        return (own if mtu is None else min(own, mtu)) - IPV6_OVERHEAD
+
+    def mss_to_client(self, client: bytes, now: float) -> int:
+        """Likewise to the client at `client`, from its backend: through both families."""
+        network = self.config.network
+        mtu = self.path_mtus.get(client, now)
+        own = network.ipv4_mtu
+        return min((own if mtu is None else min(own, mtu)) - IPV4_OVERHEAD, network.ipv6_mtu - IPV6_OVERHEAD)
 
     def send(self, packet: Buffer) -> None:
         """Have `packet`, vnet header first, written."""
@@ -123,9 +160,9 @@ class Context:
             )
         )
 
-    def _make_offer(self, backends: tuple[Backend, ...]) -> Offer:
-        network = self.config.network
-        return make_offer(map(self.profile, backends), network.ipv4_mtu, network.ipv6_mtu)
+    def _make_offer(self, backends: tuple[Backend, ...], now: float) -> Offer:
+        mtu = min(self.mss_to_backend(backend, now) for backend in backends) + IPV6_OVERHEAD
+        return make_offer(map(self.profile, backends), self.config.network.ipv4_mtu, mtu)
 
 
 def client_of(flow: Flow) -> Endpoint4:

@@ -4,23 +4,27 @@ from collections.abc import Sequence
 from typing import Final
 
 from kracauer.config import Config
-from kracauer.engine import icmp, ingress
+from kracauer.engine import ingress
 from kracauer.engine.context import Context
 from kracauer.engine.dialing import Dialing
+from kracauer.engine.icmp import Icmp
+from kracauer.engine.ingress import Segment
 from kracauer.engine.opening import Opening
 from kracauer.engine.refusing import Refusing
 from kracauer.engine.spliced import Spliced
-from kracauer.errors import Dropped, DropReason
+from kracauer.errors import Dropped, DropReason, IcmpAnswer
 from kracauer.events import CloseReason, Event
 from kracauer.flows import FlowTable, backend_key, client_key
 from kracauer.tcp.state import SPLICED, State
-from kracauer.wire import tcp
+from kracauer.translate import addresses
+from kracauer.wire import icmpv4, ipv4, ipv6, tcp
 from kracauer.wire.buffer import PACKET_START, Buffer, Frame
 
 _V4_KEY: Final = slice(PACKET_START + 12, PACKET_START + 24)
 _V6_KEY: Final = slice(PACKET_START + 8, PACKET_START + 44)
 _MIN_V4: Final = PACKET_START + 40
 _MIN_V6: Final = PACKET_START + 60
+_UDP: Final = 17
 
 
 class Engine:
@@ -38,6 +42,7 @@ class Engine:
         self._refusing = Refusing(context)
         self._opening = Opening(context, self._dialing, self._refusing)
         self._spliced = Spliced(context)
+        self._icmp = Icmp(context, self._dialing)
 
     @property
     def flows(self) -> FlowTable:
@@ -68,6 +73,7 @@ class Engine:
 
     def handle_timer(self, now: float) -> Sequence[Buffer]:
         """Do what has come due by `now`; returns packets to write."""
+        self._expire_fragments(now)
         for flow in self._context.timers.pop_due(now):
             if flow.state is State.PEEKING:
                 self._opening.expire_peek(flow, now)
@@ -81,7 +87,8 @@ class Engine:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is next to be called, on the clock of `now`; None when nothing is pending."""
-        return self._context.timers.next_deadline()
+        deadlines = (self._context.timers.next_deadline(), self._context.reassembler.next_deadline())
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def next_event(self) -> Event | None:
         """The oldest event not yet fetched, or None."""
@@ -103,17 +110,35 @@ class Engine:
                 raise Dropped(DropReason.NOT_IP)
         except Dropped as dropped:
             self._context.drop(dropped.reason, dropped.detail)
+            if dropped.answer is not None:
+                self._icmp.answer(frame, dropped.answer, now)
         return self._take_outgoing()
 
     def _receive_v4(self, frame: Frame, now: float) -> None:
-        context, segment = self._context, ingress.parse_v4(frame)
-        endpoints, flags = segment.endpoints, segment.header.flags
-        if endpoints.src in context.service_addresses:
+        context = self._context
+        packet = ingress.take_v4(frame, context.reassembler, now)
+        if packet is None:
+            return
+        if packet.src in context.service_addresses:
             raise Dropped(DropReason.ILLEGAL_SOURCE, "a service address")
+        if packet.protocol == ipv4.PROTOCOL_ICMP:
+            self._icmp.receive_v4(frame, packet, now)
+        elif packet.protocol == ipv4.PROTOCOL_TCP:
+            self._receive_client_segment(ingress.parse_tcp(frame, packet), frame, now)
+        else:
+            # RFC 1122 §3.2.2.1: a host tells what it does not speak; a traceroute over UDP ends with this.
+            code = icmpv4.PORT_UNREACHABLE if packet.protocol == _UDP else icmpv4.PROTOCOL_UNREACHABLE
+            answer = IcmpAnswer(icmpv4.DESTINATION_UNREACHABLE, code)
+            is_ours = packet.dst in context.service_addresses
+            raise Dropped(DropReason.NOT_TCP, f"protocol {packet.protocol}", answer if is_ours else None)
+
+    def _receive_client_segment(self, segment: Segment, frame: Frame, now: float) -> None:
+        context, endpoints, flags = self._context, segment.endpoints, segment.header.flags
         flow = self._by_client.get(client_key(endpoints))
         listener = context.listeners.get((endpoints.dst, endpoints.dst_port))
         if listener is not None:
             if flags & tcp.SYN:
+                context.forget_old_path_mtus(now)
                 self._opening.answer_syn(segment, listener, flow, now)
                 return
             if flow is not None and self._opening.completes_renewal(flow, segment, listener, now):
@@ -136,16 +161,21 @@ class Engine:
 
     def _receive_v6(self, frame: Frame, now: float) -> None:
         context = self._context
-        if frame.end > PACKET_START + 6 and frame.buffer[PACKET_START + 6] == icmp.NEXT_HEADER:
-            dialled, seq = icmp.find_unreachable(frame, self._by_backend)
-            self._dialing.handle_unreachable(dialled, seq, now)
+        packet = ingress.take_v6(frame, context.reassembler, now)
+        if packet is None:
             return
-        segment = ingress.parse_v6(frame)
+        if packet.protocol == ipv6.ICMPV6:
+            self._icmp.receive_v6(frame, packet, now)
+            return
+        # What comes from inside the prefix would be one of our own packets, or forged to look like one.
+        if addresses.extract(context.prefix, packet.src) is not None:
+            raise Dropped(DropReason.ILLEGAL_SOURCE, "inside the prefix")
+        if packet.protocol != ipv6.TCP:
+            raise Dropped(DropReason.NOT_TCP, f"next header {packet.protocol}")
+        segment = ingress.parse_tcp(frame, packet)
         endpoints = segment.endpoints
         flow = self._by_backend.get(backend_key(endpoints))
         if flow is None:
-            if endpoints.src[:12] == context.prefix:
-                raise Dropped(DropReason.ILLEGAL_SOURCE, "inside the prefix")
             is_stale = endpoints.src in context.backend_addresses and endpoints.dst[:12] == context.prefix
             if is_stale and not segment.header.flags & tcp.RST:
                 # The backend keeps a connection that is no more; left alone it would keep it for hours.

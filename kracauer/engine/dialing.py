@@ -22,6 +22,7 @@ from kracauer.wire.tcp import TcpOptions
 INITIAL_RTO_S: Final = 1.0
 # A client that repeats itself has a SYN of ours repeated too, but no more often than this.
 MIN_REDRIVE_S: Final = 0.2
+IPV6_GROWTH: Final = 20  # how much longer an IPv6 header is than an IPv4 one
 
 
 class Dialing:
@@ -132,7 +133,7 @@ class Dialing:
         assert flow.from_backend is not None
         terms = handshake.terms
         options = backend_syn_options(
-            terms, self._context.max_backend_mss, handshake.client_tsval if terms.timestamps else None
+            terms, self._context.mss_to_client(flow.from_client.src, now), handshake.client_tsval if terms.timestamps else None
         )
         self._context.send(
             build_segment(
@@ -207,6 +208,7 @@ class Dialing:
 
     def _make_splice(self, flow: Flow, handshake: Handshake, segment: Segment, options: TcpOptions, now: float) -> Splice:
         terms, from_client, from_backend = handshake.terms, flow.from_client, segment.endpoints
+        network = self._context.config.network
         client_scale, backend_scale, offered_scale = terms.client_window_scale, options.window_scale, terms.window_scale
         lacks_timestamps = terms.timestamps and options.timestamps is None
         tsval = options.timestamps[0] if terms.timestamps and options.timestamps is not None else None
@@ -217,10 +219,16 @@ class Dialing:
             backend_port=from_backend.src_port,
             seq_delta=handshake.isn - segment.header.seq,
             ts_delta=0 if tsval is None else handshake.tsval - tsval,
+            has_timestamps=tsval is not None,
+            backend_acked=sequence.add(segment.header.seq, 1),
+            client_acked=handshake.acknowledged,
             # A backend without scaling takes window fields as they stand, and means its own so.
             window_shift_to_backend=client_scale if client_scale is not None and backend_scale is None else 0,
             window_shift_to_client=0 if client_scale is None else (backend_scale or 0) - (offered_scale or 0),
-            next_identification=self._context.next_identification,
+            max_to_backend=network.ipv6_mtu - IPV6_GROWTH,
+            max_to_client=network.ipv4_mtu,
+            unfragmented_to_backend=network.lowest_ipv6_mtu - IPV6_GROWTH,
+            identifications=self._context.identifications,
             now=now,
         )
         if isinstance(splice, TimestampingSplice):
@@ -231,6 +239,7 @@ class Dialing:
         """Complete the backend's handshake with the bytes held for it, as far as its window goes."""
         splice, held = flow.splice, handshake.held
         assert splice is not None
+        assert flow.backend is not None
         flow.opening_window = min(handshake.client_window << splice.window_shift_to_backend, 0xFFFF)
         has_timestamps = handshake.terms.timestamps and options.timestamps is not None
         sender = BackendSender(
@@ -238,7 +247,7 @@ class Dialing:
             ack=sequence.add(segment.header.seq, 1),
             window=flow.opening_window,
             timestamps=(handshake.client_tsval, options.timestamps[0]) if has_timestamps and options.timestamps else None,
-            mss=min(options.mss or DEFAULT_MSS_V6, self._context.max_backend_mss),
+            mss=min(options.mss or DEFAULT_MSS_V6, self._context.mss_to_backend(flow.backend, now)),
         )
         packets: list[bytes] = []
         for offset, data in held.blocks():

@@ -1,23 +1,46 @@
 """A frame that needs a second look, taken apart and made plain (RFC 7915 §4.1, §5.1; RFC 1812 §5.2.2)."""
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from kracauer.errors import Dropped, DropReason, ParseError
+from kracauer.errors import Dropped, DropReason, IcmpAnswer, ParseError
 from kracauer.replies import Endpoints
 from kracauer.translate import addresses
-from kracauer.wire import ipv4, ipv6, tcp, vnet_hdr
+from kracauer.translate.fragments import Reassembler
+from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, tcp, vnet_hdr
 from kracauer.wire.buffer import PACKET_START, VNET_START, Frame
 from kracauer.wire.checksum import MODULUS, pseudo_header_sum, word_sum
 from kracauer.wire.tcp import NO_OPTIONS, TcpHeader, TcpOptions
 from kracauer.wire.vnet_hdr import VnetHeader
 
+_SOURCE_ROUTE_FAILED: Final = IcmpAnswer(icmpv4.DESTINATION_UNREACHABLE, icmpv4.SOURCE_ROUTE_FAILED)
+
+
+class Packet(NamedTuple):
+    """A verified IP packet, whole and plain in its frame: the layer above begins `start` bytes into it.
+
+    `identification` is that of the fragments it came in, None where it came in one piece. `dont_fragment` is IPv4's DF, and set
+    for every IPv6 packet that came in one piece.
+    """
+
+    src: bytes
+    dst: bytes
+    protocol: int
+    hop_limit: int
+    start: int
+    dont_fragment: bool
+    identification: int | None
+
 
 class Segment(NamedTuple):
-    """A verified TCP segment; `payload` borrows the frame."""
+    """A verified TCP segment; `payload` borrows the frame, `size` is the packet's in bytes, a super-packet's that of one part."""
 
     endpoints: Endpoints
     header: TcpHeader
     payload: memoryview
+    size: int
+    hop_limit: int
+    dont_fragment: bool
+    identification: int | None
 
     @property
     def options(self) -> TcpOptions:
@@ -28,8 +51,11 @@ class Segment(NamedTuple):
             return NO_OPTIONS
 
 
-def parse_v4(frame: Frame) -> Segment:
-    """Verify the IPv4 packet in `frame` and strip its IP options; raises Dropped with the reason for what is no TCP segment."""
+def take_v4(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None:
+    """Verify the IPv4 packet in `frame`, strip its options, put it together if it is the last of its fragments.
+
+    Returns None while fragments are missing; raises Dropped for what may not pass.
+    """
     packet = frame.view[PACKET_START : frame.end]
     try:
         header = ipv4.parse(packet)
@@ -38,25 +64,34 @@ def parse_v4(frame: Frame) -> Segment:
         raise Dropped(DropReason.MALFORMED_IPV4, str(error)) from None
     if not addresses.is_legal_source_v4(header.src):
         raise Dropped(DropReason.ILLEGAL_SOURCE)
-    if header.is_fragment:
-        raise Dropped(DropReason.FRAGMENT)
-    if header.protocol != ipv4.PROTOCOL_TCP:
-        raise Dropped(DropReason.NOT_TCP, f"protocol {header.protocol}")
     if has_source_route:
-        raise Dropped(DropReason.SOURCE_ROUTE)
-    if header.ttl < 2:
-        raise Dropped(DropReason.TTL_EXPIRED)
+        raise Dropped(DropReason.SOURCE_ROUTE, answer=_SOURCE_ROUTE_FAILED)
     frame.end = PACKET_START + header.total_length
+    identification = None
+    if header.is_fragment:
+        datagram = reassembler.add_v4(bytes(frame.view[PACKET_START : frame.end]), now)
+        if datagram is None:
+            return None
+        frame.load(datagram.packet)
+        header, identification = ipv4.parse(frame.view[PACKET_START : frame.end]), datagram.identification
     if header.options:
         # RFC 7915 §4.1: options are not translated, and nothing is told to the sender.
-        rest = bytes(packet[header.length : header.total_length])
+        rest = bytes(frame.view[PACKET_START + header.length : PACKET_START + header.total_length])
         plain = header._replace(options=b"", total_length=ipv4.MIN_LENGTH + len(rest))
         _reload(frame, ipv4.build(plain) + rest, header.length, ipv4.MIN_LENGTH)
-    return _parse_tcp(frame, header.src, header.dst, ipv4.MIN_LENGTH)
+    return Packet(
+        header.src,
+        header.dst,
+        header.protocol,
+        header.ttl,
+        ipv4.MIN_LENGTH,
+        header.dont_fragment and identification is None,
+        identification,
+    )
 
 
-def parse_v6(frame: Frame) -> Segment:
-    """Verify the IPv6 packet in `frame` and strip its extension headers; raises Dropped as `parse_v4` does."""
+def take_v6(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None:
+    """Verify the IPv6 packet in `frame` and strip its extension headers; otherwise as `take_v4`."""
     packet = frame.view[PACKET_START : frame.end]
     try:
         header = ipv6.parse(packet)
@@ -65,36 +100,58 @@ def parse_v6(frame: Frame) -> Segment:
         raise Dropped(DropReason.MALFORMED_IPV6, str(error)) from None
     if not addresses.is_legal_source_v6(header.src):
         raise Dropped(DropReason.ILLEGAL_SOURCE)
-    # A Fragment header on a whole packet is only ballast (RFC 6946).
-    if upper.fragment is not None and (upper.fragment.more_fragments or upper.fragment.fragment_offset):
-        raise Dropped(DropReason.FRAGMENT)
     if upper.segments_left:
-        raise Dropped(DropReason.SOURCE_ROUTE)
-    if upper.protocol != ipv6.TCP:
-        raise Dropped(DropReason.NOT_TCP, f"next header {upper.protocol}")
-    if header.hop_limit < 2:
-        raise Dropped(DropReason.TTL_EXPIRED)
+        # RFC 7915 §5.1: not for us to visit the rest of the route.
+        answer = IcmpAnswer(icmpv6.PARAMETER_PROBLEM, 0, upper.segments_left_pointer)
+        raise Dropped(DropReason.SOURCE_ROUTE, answer=answer)
     frame.end = PACKET_START + ipv6.LENGTH + header.payload_length
+    identification = None
+    if upper.fragment is not None:
+        identification = upper.fragment.identification
+        # A Fragment header on a whole packet is only ballast (RFC 6946); it still says that the packet may be fragmented.
+        if upper.fragment.more_fragments or upper.fragment.fragment_offset:
+            datagram = reassembler.add_v6(bytes(frame.view[PACKET_START : frame.end]), now)
+            if datagram is None:
+                return None
+            frame.load(datagram.packet)
+            packet = frame.view[PACKET_START : frame.end]
+            try:
+                header = ipv6.parse(packet)
+                upper = ipv6.find_upper_layer(packet, header)
+            except ParseError as error:
+                raise Dropped(DropReason.MALFORMED_IPV6, str(error)) from None
     if upper.start != ipv6.LENGTH:
-        rest = bytes(packet[upper.start : ipv6.LENGTH + header.payload_length])
-        plain = header._replace(next_header=ipv6.TCP, payload_length=len(rest))
+        rest = bytes(frame.view[PACKET_START + upper.start : frame.end])
+        plain = header._replace(next_header=upper.protocol, payload_length=len(rest))
         _reload(frame, ipv6.build(plain) + rest, upper.start, ipv6.LENGTH)
-    return _parse_tcp(frame, header.src, header.dst, ipv6.LENGTH)
+    return Packet(
+        header.src, header.dst, upper.protocol, header.hop_limit, ipv6.LENGTH, identification is None, identification
+    )
 
 
-def _parse_tcp(frame: Frame, src: bytes, dst: bytes, start: int) -> Segment:
-    segment = frame.view[PACKET_START + start : frame.end]
+def parse_tcp(frame: Frame, packet: Packet) -> Segment:
+    """Take the TCP segment of `packet` in `frame` apart and check its checksum; raises Dropped where it is wrong."""
+    data = frame.view[PACKET_START + packet.start : frame.end]
     try:
-        header = tcp.parse(segment)
+        header = tcp.parse(data)
     except ParseError as error:
         raise Dropped(DropReason.MALFORMED_TCP, str(error)) from None
     vnet = vnet_hdr.parse(frame.buffer, VNET_START)
     # With NEEDS_CSUM the sum is still to be made, with DATA_VALID the kernel has checked it.
     if not vnet.flags & (vnet_hdr.NEEDS_CSUM | vnet_hdr.DATA_VALID):
-        pseudo = pseudo_header_sum(src, dst, ipv4.PROTOCOL_TCP, len(segment))
-        if (word_sum(segment) + pseudo) % MODULUS:
+        pseudo = pseudo_header_sum(packet.src, packet.dst, ipv4.PROTOCOL_TCP, len(data))
+        if (word_sum(data) + pseudo) % MODULUS:
             raise Dropped(DropReason.BAD_CHECKSUM)
-    return Segment(Endpoints(src, dst, header.src_port, header.dst_port), header, segment[header.length :])
+    size = vnet.gso_size + header.length if vnet.is_super_packet else len(data)
+    return Segment(
+        Endpoints(packet.src, packet.dst, header.src_port, header.dst_port),
+        header,
+        data[header.length :],
+        packet.start + size,
+        packet.hop_limit,
+        packet.dont_fragment,
+        packet.identification,
+    )
 
 
 def _reload(frame: Frame, packet: bytes, old_start: int, new_start: int) -> None:

@@ -1,15 +1,29 @@
-"""What is not plain on a spliced flow: FIN, RST, what is still ours to deliver, and the timers (RFC 5382 §5, RFC 7857 §2)."""
+"""What is not plain on a spliced flow: FIN, RST, sizes, what is still ours to deliver (RFC 7915 §4, §5, RFC 5961 §3)."""
+
+from typing import Final
 
 from kracauer.engine.context import Context
 from kracauer.engine.ingress import Segment
-from kracauer.errors import Dropped, DropReason
+from kracauer.errors import Dropped, DropReason, IcmpAnswer
 from kracauer.events import CloseReason
 from kracauer.flows import Flow
 from kracauer.replies import build_segment
 from kracauer.tcp import sequence
+from kracauer.tcp.splice import Splice
 from kracauer.tcp.state import SUPERSEDABLE, Happening, State
-from kracauer.wire import tcp
+from kracauer.translate.fragmenting import fragment_v4, fragment_v6
+from kracauer.translate.segmenting import segment_v4
+from kracauer.wire import icmpv4, icmpv6, ipv4, tcp
 from kracauer.wire.buffer import Frame
+from kracauer.wire.tcp import TcpOptions
+
+_CLIENT: Final = 1
+_BACKEND: Final = 2
+_BOTH: Final = _CLIENT | _BACKEND
+_NO_VNET: Final = bytes(10)
+# How far beyond what was acknowledged a RST may lie to be believed: what the largest windows in use have in flight. Beyond it
+# the endpoints still judge the RST for themselves.
+_BELIEVABLE_WINDOW: Final = 1 << 24
 
 
 class Spliced:
@@ -17,18 +31,29 @@ class Spliced:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._scratch = Frame()
 
     def receive_from_client(self, flow: Flow, segment: Segment, frame: Frame, now: float) -> None:
         """Translate the client's segment in `frame`, and move the flow on."""
         splice = flow.splice
         assert splice is not None
-        packet = splice.to_backend(frame, now, any_flags=True)
-        if packet is None:
-            raise Dropped(DropReason.UNEXPECTED, "offload header does not fit the packet")
-        self._context.send(packet)
+        if segment.hop_limit < 2:
+            raise Dropped(DropReason.TTL_EXPIRED, answer=IcmpAnswer(icmpv4.TIME_EXCEEDED, 0))
+        is_believed = self._is_believed(splice.client_acked, segment)
+        if segment.size > splice.max_to_backend and segment.dont_fragment:
+            next_hop_mtu = splice.max_to_backend
+            answer = IcmpAnswer(icmpv4.DESTINATION_UNREACHABLE, icmpv4.FRAGMENTATION_NEEDED, next_hop_mtu)
+            raise Dropped(DropReason.TOO_BIG, f"{segment.size} bytes where {next_hop_mtu} fit", answer)
+        if segment.size > splice.unfragmented_to_backend and not segment.dont_fragment:
+            self._send_fragments_to_backend(splice, frame, now)
+        else:
+            packet = splice.to_backend(frame, now, vetted=True)
+            if packet is None:
+                raise Dropped(DropReason.UNEXPECTED, "offload header does not fit the packet")
+            self._context.send(packet)
         if flow.renewal_isn is not None and now > flow.renewal_until:
             flow.renewal_isn = None
-        self._move_on(flow, segment.header.flags, now, is_client=True)
+        self._move_on(flow, segment.header.flags, now, is_client=True, is_believed=is_believed)
 
     def receive_from_backend(self, flow: Flow, segment: Segment, frame: Frame, now: float) -> None:
         """Translate the backend's segment in `frame`, and move the flow on."""
@@ -37,21 +62,31 @@ class Spliced:
         if header.flags & tcp.SYN:
             self._answer_repeated_syn_ack(flow, segment)
             return
-        delivery = flow.delivery
-        if delivery is not None and header.flags & tcp.ACK:
-            delivery.acknowledge(header.ack, now)
-            if delivery.is_done:
+        if segment.hop_limit < 2:
+            raise Dropped(DropReason.TTL_EXPIRED, answer=IcmpAnswer(icmpv6.TIME_EXCEEDED, 0))
+        is_believed = self._is_believed(splice.backend_acked, segment)
+        was_fragmented = segment.identification is not None
+        size = segment.size - 20
+        if size > splice.max_to_client and not was_fragmented:
+            answer = IcmpAnswer(icmpv6.PACKET_TOO_BIG, 0, splice.max_to_client + 20)
+            raise Dropped(DropReason.TOO_BIG, f"{size} bytes where {splice.max_to_client} fit", answer)
+        if flow.delivery is not None and header.flags & tcp.ACK:
+            flow.delivery.acknowledge(header.ack, now)
+            if flow.delivery.is_done:
                 flow.delivery = None
             else:
-                self._context.timers.schedule(flow, delivery.deadline)
-        packet = splice.to_client(frame, now, any_flags=True)
+                self._context.timers.schedule(flow, flow.delivery.deadline)
+        packet = splice.to_client(frame, now, vetted=True)
         if packet is None:
             raise Dropped(DropReason.UNEXPECTED, "offload header does not fit the packet, or too big for IPv4")
-        self._context.send(packet)
-        self._move_on(flow, header.flags, now, is_client=False)
+        if segment.identification is None:
+            self._context.send(packet)
+        else:
+            self._send_fragmentable_to_client(packet, segment.identification)
+        self._move_on(flow, header.flags, now, is_client=False, is_believed=is_believed)
 
     def handle_timer(self, flow: Flow, now: float) -> None:
-        """Repeat what is ours to deliver, or end a flow that has been idle too long."""
+        """Repeat what is ours to deliver, probe a flow that has been idle too long, or end it."""
         splice, delivery = flow.splice, flow.delivery
         assert splice is not None
         if delivery is not None:
@@ -68,35 +103,107 @@ class Spliced:
             return
         match flow.state:
             case State.BOTH_FIN:
-                reason = CloseReason.FINISHED
+                self._context.close(flow, CloseReason.FINISHED, now)
             case State.TRANSITORY:
-                reason = CloseReason.RESET
+                self._context.close(flow, CloseReason.RESET, now)
+            case State.PROBING:
+                self._send_to_both(flow, tcp.RST, offset=0)
+                self._context.close(flow, CloseReason.IDLE, now)
             case _:
-                reason = CloseReason.IDLE
-        self._context.close(flow, reason, now)
+                self._probe(flow, now)
 
-    def _move_on(self, flow: Flow, flags: int, now: float, *, is_client: bool) -> None:
-        if flags & tcp.RST:
-            flow.reset_by_client = is_client
-            happening = Happening.RESET
-        elif flags & tcp.FIN:
-            happening = Happening.CLIENT_FIN if is_client else Happening.BACKEND_FIN
-        elif flow.state is State.TRANSITORY and flow.reset_by_client is is_client:
-            happening = Happening.REVIVED
-        else:
-            happening = None
+    def _is_believed(self, acked: int, segment: Segment) -> bool:
+        """Whether a RST at this place could be its sender's own (RFC 5961 §3.2)."""
+        return 0 <= sequence.distance(acked, segment.header.seq) <= _BELIEVABLE_WINDOW
+
+    def _move_on(self, flow: Flow, flags: int, now: float, *, is_client: bool, is_believed: bool) -> None:
+        happening = self._happening(flow, flags, is_client=is_client, is_believed=is_believed)
         if happening is not None and flow.advance(happening):
-            if flow.state in SUPERSEDABLE:
-                self._context.flows.retire(flow)
-            else:
-                self._context.flows.revive(flow)
-            self._context.timers.schedule(flow, now + self._timeout_s(flow))
-        needs_a_look = flow.state is State.TRANSITORY or flow.delivery is not None or flow.renewal_isn is not None
+            if happening is Happening.RESET:
+                flow.reset_by_client = is_client
+            self._note_state(flow, now)
+        needs_a_look = (
+            flow.state in (State.TRANSITORY, State.PROBING) or flow.delivery is not None or flow.renewal_isn is not None
+        )
         flow.fast = None if needs_a_look else flow.splice
+
+    def _happening(self, flow: Flow, flags: int, *, is_client: bool, is_believed: bool) -> Happening | None:
+        if flags & tcp.RST:
+            return Happening.RESET if is_believed else None
+        if flags & tcp.FIN:
+            return Happening.CLIENT_FIN if is_client else Happening.BACKEND_FIN
+        if flow.state is State.PROBING:
+            # One live side is not enough: it would keep up a connection whose other side has vanished.
+            flow.heard |= _CLIENT if is_client else _BACKEND
+            return Happening.REVIVED if flow.heard == _BOTH else None
+        if flow.state is State.TRANSITORY and flow.reset_by_client is is_client:
+            return Happening.REVIVED
+        return None
+
+    def _note_state(self, flow: Flow, now: float) -> None:
+        if flow.state in SUPERSEDABLE:
+            self._context.flows.retire(flow)
+        else:
+            self._context.flows.revive(flow)
+        self._context.timers.schedule(flow, now + self._timeout_s(flow))
 
     def _timeout_s(self, flow: Flow) -> float:
         timeouts = self._context.config.timeouts
-        return timeouts.transitory_s if flow.state in SUPERSEDABLE else timeouts.established_idle_s
+        is_short = flow.state in SUPERSEDABLE or flow.state is State.PROBING
+        return timeouts.transitory_s if is_short else timeouts.established_idle_s
+
+    def _probe(self, flow: Flow, now: float) -> None:
+        """Ask both sides whether they are still there (RFC 6146 §3.5.2.3), with the segment of a keep-alive (RFC 9293 §3.8.4)."""
+        assert flow.splice is not None
+        flow.advance(Happening.TIMED_OUT)
+        flow.heard = 0
+        flow.fast = None
+        self._send_to_both(flow, tcp.ACK, offset=-1)
+        flow.splice.last_seen = now
+        self._note_state(flow, now)
+
+    def _send_to_both(self, flow: Flow, flags: int, offset: int) -> None:
+        """Send each side a segment at `offset` from what it expects next, in the other side's name."""
+        splice = flow.splice
+        assert splice is not None
+        assert flow.from_backend is not None
+        # The option has to be there, its value need not be right: a probe that fails RFC 7323 §5.3's test is answered too.
+        options = tcp.build_options(TcpOptions(timestamps=(0, 0) if splice.has_timestamps and flags & tcp.ACK else None))
+        has_ack = bool(flags & tcp.ACK)
+        backend_next, client_next = splice.client_acked, sequence.add(splice.backend_acked, splice.seq_delta)
+        for endpoints, seq, ack in (
+            (flow.from_backend.reversed, backend_next, splice.backend_acked),
+            (flow.from_client.reversed, client_next, splice.client_acked),
+        ):
+            packet = build_segment(
+                endpoints,
+                seq=sequence.add(seq, offset),
+                ack=ack if has_ack else 0,
+                flags=flags,
+                window=flow.opening_window if has_ack else 0,
+                options=options,
+            )
+            self._context.send(packet)
+
+    def _send_fragments_to_backend(self, splice: Splice, frame: Frame, now: float) -> None:
+        """The sender lets its packet be fragmented, so it hears no Packet Too Big: cut it to what every link takes."""
+        mtu = self._context.config.network.lowest_ipv6_mtu
+        for packet in segment_v4(frame):
+            identification = ipv4.parse(packet).identification
+            self._scratch.load(packet)
+            translated = splice.to_backend(self._scratch, now, vetted=True)
+            if translated is None:
+                raise Dropped(DropReason.UNEXPECTED, "offload header does not fit the packet")
+            for fragment in fragment_v6(bytes(translated[len(_NO_VNET) :]), mtu, identification):
+                self._context.send(_NO_VNET + fragment)
+
+    def _send_fragmentable_to_client(self, packet: memoryview, identification: int) -> None:
+        """What came in fragments may go on in fragments: DF clear, the identification kept (RFC 7915 §5.1.1)."""
+        whole = bytes(packet[len(_NO_VNET) :])
+        header = ipv4.parse(whole)._replace(dont_fragment=False, identification=identification & 0xFFFF)
+        whole = ipv4.build(header) + whole[header.length :]
+        for fragment in fragment_v4(whole, self._context.config.network.ipv4_mtu):
+            self._context.send(_NO_VNET + fragment)
 
     def _answer_repeated_syn_ack(self, flow: Flow, segment: Segment) -> None:
         """The backend has not seen the end of its handshake: say it again, to the backend alone (RFC 9293 §3.10.7.4)."""
@@ -115,9 +222,8 @@ class Spliced:
 
     def _give_up(self, flow: Flow, now: float) -> None:
         """The backend never acknowledged bytes that the client has forgotten: the connection cannot be made whole."""
-        delivery, splice = flow.delivery, flow.splice
+        delivery = flow.delivery
         assert delivery is not None
-        assert splice is not None
         assert flow.from_backend is not None
         self._context.send(build_segment(flow.from_backend.reversed, seq=delivery.start, ack=0, flags=tcp.RST))
         self._context.send(delivery.client_reset)

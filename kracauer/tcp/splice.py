@@ -10,11 +10,11 @@ pack each way, and never touch the payload. They are written flat on purpose; th
 """
 
 import struct
-from collections.abc import Callable
 from typing import Final
 
 from kracauer.errors import ParseError
 from kracauer.tcp import sequence
+from kracauer.translate.identification import Identifications
 from kracauer.wire.buffer import Frame
 from kracauer.wire.checksum import MODULUS, update, word_sum
 from kracauer.wire.ipv4 import DONT_FRAGMENT, OFFSET_MASK
@@ -22,7 +22,7 @@ from kracauer.wire.ipv4 import MORE_FRAGMENTS as _MORE_FRAGMENTS
 from kracauer.wire.tcp import ACK, FIN, RST, SYN, TcpOptions, build_options, parse_options
 
 _FRAGMENTED: Final = _MORE_FRAGMENTS | OFFSET_MASK
-# Of these flags a plain segment has just ACK; the caller that has looked at the others passes `any_flags`.
+# Of these flags a plain segment has just ACK.
 _DECISIVE: Final = SYN | FIN | RST | ACK
 _MASK: Final = sequence.MASK
 
@@ -52,19 +52,29 @@ class Splice:
     """One joined flow: addresses, ports and deltas, the traffic it has carried, and how long ago.
 
     `v4_addresses` is service then client (8 bytes), as packets to the client have them; `v6_addresses` mapped then backend (32
-    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves: negative, to the right.
+    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves: negative, to the right. `max_to_*` are the
+    largest packets that may pass, in bytes of their IPv4 form; with DF clear only `unfragmented_to_backend` bytes do.
+
+    `backend_acked` is the last acknowledgment number sent to the backend, `client_acked` the last one sent to the client, each in
+    its receiver's own numbers: what a probe or a RST is held against.
     """
 
     __slots__ = (
-        "_next_identification",
+        "_identifications",
         "_sum_to_backend",
         "_sum_to_client",
         "_sum_v4",
         "_sum_v6",
+        "unfragmented_to_backend",
+        "backend_acked",
         "backend_port",
         "bytes_to_backend",
         "bytes_to_client",
+        "client_acked",
+        "has_timestamps",
         "last_seen",
+        "max_to_backend",
+        "max_to_client",
         "packets_to_backend",
         "packets_to_client",
         "seq_delta",
@@ -76,7 +86,7 @@ class Splice:
         "window_shift_to_client",
     )
 
-    def __init__(  # noqa: PLR0913  ten integers are what a flow is
+    def __init__(  # noqa: PLR0913  a handful of integers is what a flow is
         self,
         *,
         v4_addresses: bytes,
@@ -85,9 +95,15 @@ class Splice:
         backend_port: int,
         seq_delta: int,
         ts_delta: int,
+        has_timestamps: bool,
+        backend_acked: int,
+        client_acked: int,
         window_shift_to_backend: int,
         window_shift_to_client: int,
-        next_identification: Callable[[], int],
+        max_to_backend: int,
+        max_to_client: int,
+        unfragmented_to_backend: int,
+        identifications: Identifications,
         now: float,
     ) -> None:
         self.v4_addresses = v4_addresses
@@ -101,18 +117,25 @@ class Splice:
         self.last_seen = now
         self.packets_to_backend = self.packets_to_client = 0
         self.bytes_to_backend = self.bytes_to_client = 0
-        self._next_identification = next_identification
+        self._identifications = identifications
+        self.max_to_backend = max_to_backend
+        self.max_to_client = max_to_client
+        self.unfragmented_to_backend = unfragmented_to_backend
+        self.has_timestamps = has_timestamps
+        self.backend_acked = backend_acked
+        self.client_acked = client_acked
         self._sum_v4 = word_sum(v4_addresses)
         self._sum_v6 = word_sum(v6_addresses)
         # What the TCP checksum sees of addresses and ports: removed minus added (RFC 1624 §3).
         self._sum_to_backend = self._sum_v4 + service_port - self._sum_v6 - backend_port
         self._sum_to_client = -self._sum_to_backend
 
-    def to_backend(self, frame: Frame, now: float, *, any_flags: bool = False) -> memoryview | None:
+    def to_backend(self, frame: Frame, now: float, *, vetted: bool = False) -> memoryview | None:
         """Rewrite the client's IPv4 packet in `frame` for the backend; returns the result, vnet header first, borrowing it.
 
         None, with the frame untouched, for a packet that is not plain: options in the IP header, a fragment, spent TTL, a
-        length or checksum that does not fit, and unless `any_flags` a segment with SYN, FIN or RST, or without ACK.
+        length or checksum that does not fit; and unless the caller has `vetted` it, a segment with SYN, FIN or RST, or
+        without ACK, or one that is too big for the way ahead or would have to be fragmented there.
         """
         buffer = frame.buffer
         end = frame.end
@@ -127,7 +150,7 @@ class Splice:
             or fragment & _FRAGMENTED
             or ttl < 2
             or total_length != end - _PACKET_AT
-            or (offset_flags & _DECISIVE != ACK and not any_flags)
+            or (offset_flags & _DECISIVE != ACK and not vetted)
             or not _V4_TCP_AT + 20 <= data_at <= end
             or int.from_bytes(buffer[_PACKET_AT:_V4_TCP_AT], "big") % MODULUS
         ):
@@ -139,13 +162,24 @@ class Splice:
             _, _, _, gso_size, csum_start, csum_offset = _VNET.unpack_from(buffer, _VNET_AT)
             if not vnet_flags & 1 or csum_start != 20 or csum_offset != 16 or gso_type & 0x7F not in (0, 1):
                 return None
+            # A super-packet goes as far as its segments fit.
+            size = gso_size + data_at - _PACKET_AT if gso_type else total_length
+        else:
+            size = total_length
+        if (
+            size > self.unfragmented_to_backend
+            and (size > self.max_to_backend or not fragment & DONT_FRAGMENT)
+            and not vetted
+        ):
+            return None
+        if vnet_flags & 1:
             _VNET.pack_into(buffer, 0, 1, gso_type and gso_type + 3, data_at - 10, gso_size, 40, 16)
         else:
             buffer[0:10] = _NO_VNET
 
         removed = ack + window
         if offset_flags & ACK:
-            ack = (ack - self.seq_delta) & _MASK
+            ack = self.backend_acked = (ack - self.seq_delta) & _MASK
         if self.window_shift_to_backend:
             window = min(window << self.window_shift_to_backend, 0xFFFF)
         removed -= ack + window
@@ -172,7 +206,7 @@ class Splice:
         self.bytes_to_backend += end - data_at
         return frame.view[0:end]
 
-    def to_client(self, frame: Frame, now: float, *, any_flags: bool = False) -> memoryview | None:
+    def to_client(self, frame: Frame, now: float, *, vetted: bool = False) -> memoryview | None:
         """Rewrite the backend's IPv6 packet in `frame` for the client; as `to_backend`, extension headers are not plain."""
         buffer = frame.buffer
         end = frame.end
@@ -187,7 +221,7 @@ class Splice:
             or next_header != 6
             or hop_limit < 2
             or payload_length != end - _V6_TCP_AT
-            or (offset_flags & _DECISIVE != ACK and not any_flags)
+            or (offset_flags & _DECISIVE != ACK and not vetted)
             or not _V6_TCP_AT + 20 <= data_at <= end
             or total_length > _MAX_TOTAL_LENGTH
         ):
@@ -199,6 +233,12 @@ class Splice:
             _, _, _, gso_size, csum_start, csum_offset = _VNET.unpack_from(buffer, _VNET_AT)
             if not vnet_flags & 1 or csum_start != 40 or csum_offset != 16 or gso_type & 0x7F not in (0, 4):
                 return None
+            size = gso_size + data_at - 50 if gso_type else total_length
+        else:
+            size, gso_size = total_length, 0
+        if size > self.max_to_client and not vetted:
+            return None
+        if vnet_flags & 1:
             _VNET.pack_into(buffer, 40, 1, gso_type and gso_type - 3, data_at - 50, gso_size, 20, 16)
         else:
             buffer[40:50] = _NO_VNET
@@ -223,10 +263,11 @@ class Splice:
         else:
             checksum = (checksum + self._sum_to_client + removed) % MODULUS
         tos = version_class_label >> 20 & 0xFF
-        if total_length > _DF_ABOVE:
+        if size > _DF_ABOVE:
             fragment, identification = DONT_FRAGMENT, 0
         else:
-            fragment, identification = 0, self._next_identification() & 0xFFFF
+            fragment = 0
+            identification = self._identifications.take((end - data_at) // gso_size + 1 if gso_size else 1)
         time_protocol = (hop_limit - 1) << 8 | 6
         ip_checksum = -(0x4500 + tos + total_length + identification + fragment + time_protocol + self._sum_v4) % MODULUS
         _PUT_V4_TCP.pack_into(
@@ -234,6 +275,8 @@ class Splice:
             0x45, tos, total_length, identification, fragment, hop_limit - 1, 6, ip_checksum, self.v4_addresses,
             self.service_port, client_port, seq, ack, offset_flags, window, checksum,
         )  # fmt: skip
+        if offset_flags & ACK:
+            self.client_acked = ack
         self.last_seen = now
         self.packets_to_client += 1
         self.bytes_to_client += end - data_at
@@ -277,12 +320,13 @@ class TimestampingSplice(Splice):
 
     def start_clock(self, tsval: int, client_tsval: int, now: float) -> None:
         """Show `tsval`, what the SYN-ACK promised, at `now`, and a millisecond more each millisecond; echo `client_tsval`."""
+        self.max_to_client -= len(_TIMESTAMP_LAYOUT) + _TIMESTAMPS.size
         self._clock_origin = tsval - int(now * 1000)
         self.client_tsval = client_tsval
 
-    def to_backend(self, frame: Frame, now: float, *, any_flags: bool = False) -> memoryview | None:
+    def to_backend(self, frame: Frame, now: float, *, vetted: bool = False) -> memoryview | None:
         """As `Splice.to_backend`, and note the client's TSval for the echo."""
-        view = super().to_backend(frame, now, any_flags=any_flags)
+        view = super().to_backend(frame, now, vetted=vetted)
         if view is not None:
             data_at = 50 + (view[62] >> 2 & 0x3C)
             timestamps = _find_timestamps(frame.buffer, 70, data_at)
@@ -291,11 +335,11 @@ class TimestampingSplice(Splice):
                 self.client_tsval = timestamps[0]
         return view
 
-    def to_client(self, frame: Frame, now: float, *, any_flags: bool = False) -> memoryview | None:
+    def to_client(self, frame: Frame, now: float, *, vetted: bool = False) -> memoryview | None:
         """As `Splice.to_client`, with the option put behind the others; not plain when that would pass IPv4's 65,535 bytes."""
         if frame.end - _V6_TCP_AT > _MAX_TOTAL_LENGTH - 20 - len(_TIMESTAMP_LAYOUT) - _TIMESTAMPS.size:
             return None
-        view = super().to_client(frame, now, any_flags=any_flags)
+        view = super().to_client(frame, now, vetted=vetted)
         if view is None:
             return None
         buffer = frame.buffer

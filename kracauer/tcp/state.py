@@ -17,6 +17,7 @@ class State(StrEnum):
     BACKEND_FIN = auto()  # the other way round
     BOTH_FIN = auto()  # both have: kept for what is still to be repeated
     TRANSITORY = auto()  # one side has sent a RST, which the other may or may not believe
+    PROBING = auto()  # idle for too long: both sides have been asked whether they are still there
     CLOSED = auto()  # no longer in the table
 
 
@@ -30,11 +31,12 @@ class Happening(StrEnum):
     BACKEND_FIN = auto()
     RESET = auto()
     REVIVED = auto()
+    TIMED_OUT = auto()
     ENDED = auto()
 
 
 _END: Final = {Happening.ENDED: State.CLOSED}
-_RESETTABLE: Final = _END | {Happening.RESET: State.TRANSITORY}
+_LIVE: Final = _END | {Happening.RESET: State.TRANSITORY, Happening.TIMED_OUT: State.PROBING}
 
 # A happening that a state does not list leaves it where it is: a repeated FIN, a RST after a RST.
 TABLE: Final[Mapping[State, Mapping[Happening, State]]] = MappingProxyType(
@@ -42,19 +44,29 @@ TABLE: Final[Mapping[State, Mapping[Happening, State]]] = MappingProxyType(
         State.PEEKING: _END | {Happening.ROUTED: State.DIALING, Happening.REFUSED: State.REFUSING},
         State.DIALING: _END | {Happening.ACCEPTED: State.ESTABLISHED},
         State.REFUSING: _END,
-        State.ESTABLISHED: _RESETTABLE | {Happening.CLIENT_FIN: State.CLIENT_FIN, Happening.BACKEND_FIN: State.BACKEND_FIN},
-        State.CLIENT_FIN: _RESETTABLE | {Happening.BACKEND_FIN: State.BOTH_FIN},
-        State.BACKEND_FIN: _RESETTABLE | {Happening.CLIENT_FIN: State.BOTH_FIN},
+        State.ESTABLISHED: _LIVE | {Happening.CLIENT_FIN: State.CLIENT_FIN, Happening.BACKEND_FIN: State.BACKEND_FIN},
+        State.CLIENT_FIN: _LIVE | {Happening.BACKEND_FIN: State.BOTH_FIN},
+        State.BACKEND_FIN: _LIVE | {Happening.CLIENT_FIN: State.BOTH_FIN},
         # RFC 6146 §3.5.2.2 keeps the session the transitory time from both FINs on, whatever comes: a RST shortens nothing.
         State.BOTH_FIN: _END,
         # Deviation: RFC 6146 §3.5.2.2 lets any packet revive a session after a RST. Here it takes one from the side that sent
         # the RST: only that shows the RST was forged, while the other side's packets may have been under way already.
         State.TRANSITORY: _END | {Happening.REVIVED: State.ESTABLISHED},
+        # RFC 6146 §3.5.2.3: an idle session is probed before it is given up. A half-closed one forgets which half it was.
+        State.PROBING: _END
+        | {
+            Happening.REVIVED: State.ESTABLISHED,
+            Happening.RESET: State.TRANSITORY,
+            Happening.CLIENT_FIN: State.CLIENT_FIN,
+            Happening.BACKEND_FIN: State.BACKEND_FIN,
+        },
         State.CLOSED: {},
     }
 )
 
-SPLICED: Final = frozenset((State.ESTABLISHED, State.CLIENT_FIN, State.BACKEND_FIN, State.BOTH_FIN, State.TRANSITORY))
+SPLICED: Final = frozenset(
+    (State.ESTABLISHED, State.CLIENT_FIN, State.BACKEND_FIN, State.BOTH_FIN, State.TRANSITORY, State.PROBING)
+)
 # Either end may have forgotten a connection in these states, so a new one may take its addresses and ports.
 SUPERSEDABLE: Final = frozenset((State.BOTH_FIN, State.TRANSITORY))
 
