@@ -53,6 +53,12 @@ class DropReason(StrEnum):
     NOT_IP = "not_ip"
     NOT_TCP = "not_tcp"
     FRAGMENT = "fragment"
+    FRAGMENT_TINY = "fragment_tiny"
+    FRAGMENT_OVERLAP = "fragment_overlap"
+    FRAGMENT_INCONSISTENT = "fragment_inconsistent"
+    FRAGMENT_TIMEOUT = "fragment_timeout"
+    FRAGMENTS_FULL = "fragments_full"
+    UNTRANSLATABLE_ICMP = "untranslatable_icmp"
     ILLEGAL_SOURCE = "illegal_source"
     ILLEGAL_FLAGS = "illegal_flags"
     SOURCE_ROUTE = "source_route"
@@ -77,3 +83,7 @@ class Dropped(KracauerError):  # noqa: N818  what happened, not a failure
         super().__init__(detail or reason)
         self.reason = reason
         self.detail = detail
+
+
+class Untranslatable(Dropped):
+    """A well-formed packet without a counterpart in the other family, to be dropped in silence (RFC 7915 §4.2, §5.2)."""
