@@ -50,10 +50,17 @@ class DropReason(StrEnum):
     MALFORMED_IPV4 = "malformed_ipv4"
     MALFORMED_IPV6 = "malformed_ipv6"
     MALFORMED_TCP = "malformed_tcp"
+    MALFORMED_ICMP = "malformed_icmp"
     BAD_CHECKSUM = "bad_checksum"
     NOT_IP = "not_ip"
     NOT_TCP = "not_tcp"
     FRAGMENT = "fragment"
+    FRAGMENT_TINY = "fragment_tiny"
+    FRAGMENT_OVERLAP = "fragment_overlap"
+    FRAGMENT_INCONSISTENT = "fragment_inconsistent"
+    FRAGMENT_TIMEOUT = "fragment_timeout"
+    FRAGMENTS_FULL = "fragments_full"
+    UNTRANSLATABLE_ICMP = "untranslatable_icmp"
     ILLEGAL_SOURCE = "illegal_source"
     ILLEGAL_FLAGS = "illegal_flags"
     SOURCE_ROUTE = "source_route"
@@ -87,3 +94,7 @@ class Dropped(KracauerError):  # noqa: N818  what happened, not a failure
         self.reason = reason
         self.detail = detail
         self.answer = answer
+
+
+class Untranslatable(Dropped):
+    """A well-formed packet without a counterpart in the other family, to be dropped in silence (RFC 7915 §4.2, §5.2)."""

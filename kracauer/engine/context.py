@@ -54,7 +54,9 @@ class Context:
         self.held_bytes = 0
         self.identifications = Identifications(int(now * 1000))
         self.path_mtus = PathMtus()
-        self.reassembler = Reassembler()
+        # One a family: a flood of fragments on one side costs the other nothing.
+        self.reassembler_v4 = Reassembler()
+        self.reassembler_v6 = Reassembler()
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERROR_BURST)
         self.profiles: dict[Backend, BackendProfile] = {}
         self.listeners: dict[tuple[bytes, int], ListenerState] = {}

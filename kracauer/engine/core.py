@@ -17,7 +17,7 @@ from kracauer.events import CloseReason, Event
 from kracauer.flows import FlowTable, backend_key, client_key
 from kracauer.tcp.state import SPLICED, State
 from kracauer.translate import addresses
-from kracauer.wire import icmpv4, ipv4, ipv6, tcp
+from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, tcp
 from kracauer.wire.buffer import PACKET_START, Buffer, Frame
 
 _V4_KEY: Final = slice(PACKET_START + 12, PACKET_START + 24)
@@ -87,7 +87,12 @@ class Engine:
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is next to be called, on the clock of `now`; None when nothing is pending."""
-        deadlines = (self._context.timers.next_deadline(), self._context.reassembler.next_deadline())
+        context = self._context
+        deadlines = (
+            context.timers.next_deadline(),
+            context.reassembler_v4.next_deadline(),
+            context.reassembler_v6.next_deadline(),
+        )
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def next_event(self) -> Event | None:
@@ -98,6 +103,17 @@ class Engine:
     def _take_outgoing(self) -> Sequence[Buffer]:
         outgoing, self._context.outgoing = self._context.outgoing, []
         return outgoing
+
+    def _expire_fragments(self, now: float) -> None:
+        """Give up datagrams that never became whole, and say so to the sender of a first fragment (RFC 792, RFC 4443 §3.3)."""
+        for reassembler, answer in (
+            (self._context.reassembler_v4, IcmpAnswer(icmpv4.TIME_EXCEEDED, icmpv4.REASSEMBLY_TIME_EXCEEDED)),
+            (self._context.reassembler_v6, IcmpAnswer(icmpv6.TIME_EXCEEDED, icmpv6.REASSEMBLY_TIME_EXCEEDED)),
+        ):
+            for expired in reassembler.expire(now):
+                self._context.drop(DropReason.FRAGMENT_TIMEOUT)
+                if expired.first_fragment is not None:
+                    self._icmp.answer(expired.first_fragment, answer, now)
 
     def _receive_other(self, frame: Frame, now: float) -> Sequence[Buffer]:
         version = frame.buffer[PACKET_START] >> 4 if frame.end > PACKET_START else 0
@@ -111,12 +127,12 @@ class Engine:
         except Dropped as dropped:
             self._context.drop(dropped.reason, dropped.detail)
             if dropped.answer is not None:
-                self._icmp.answer(frame, dropped.answer, now)
+                self._icmp.answer(bytes(frame.view[PACKET_START : frame.end]), dropped.answer, now)
         return self._take_outgoing()
 
     def _receive_v4(self, frame: Frame, now: float) -> None:
         context = self._context
-        packet = ingress.take_v4(frame, context.reassembler, now)
+        packet = ingress.take_v4(frame, context.reassembler_v4, now)
         if packet is None:
             return
         if packet.src in context.service_addresses:
@@ -161,7 +177,7 @@ class Engine:
 
     def _receive_v6(self, frame: Frame, now: float) -> None:
         context = self._context
-        packet = ingress.take_v6(frame, context.reassembler, now)
+        packet = ingress.take_v6(frame, context.reassembler_v6, now)
         if packet is None:
             return
         if packet.protocol == ipv6.ICMPV6:

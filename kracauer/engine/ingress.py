@@ -1,11 +1,12 @@
 """A frame that needs a second look, taken apart and made plain (RFC 7915 §4.1, §5.1; RFC 1812 §5.2.2)."""
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from kracauer.errors import Dropped, DropReason, IcmpAnswer, ParseError
 from kracauer.replies import Endpoints
 from kracauer.translate import addresses
-from kracauer.translate.fragments import Reassembler
+from kracauer.translate.fragments import Datagram, Reassembler
 from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, tcp, vnet_hdr
 from kracauer.wire.buffer import PACKET_START, VNET_START, Frame
 from kracauer.wire.checksum import MODULUS, pseudo_header_sum, word_sum
@@ -32,7 +33,7 @@ class Packet(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A verified TCP segment; `payload` borrows the frame, `size` is the packet's in bytes, a super-packet's that of one part."""
+    """A verified TCP segment; `payload` borrows the frame, `size` is the packet's in bytes, of a super-packet one part's."""
 
     endpoints: Endpoints
     header: TcpHeader
@@ -69,7 +70,7 @@ def take_v4(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None
     frame.end = PACKET_START + header.total_length
     identification = None
     if header.is_fragment:
-        datagram = reassembler.add_v4(bytes(frame.view[PACKET_START : frame.end]), now)
+        datagram = _reassemble(reassembler.add_v4, frame, now)
         if datagram is None:
             return None
         frame.load(datagram.packet)
@@ -110,7 +111,7 @@ def take_v6(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None
         identification = upper.fragment.identification
         # A Fragment header on a whole packet is only ballast (RFC 6946); it still says that the packet may be fragmented.
         if upper.fragment.more_fragments or upper.fragment.fragment_offset:
-            datagram = reassembler.add_v6(bytes(frame.view[PACKET_START : frame.end]), now)
+            datagram = _reassemble(reassembler.add_v6, frame, now)
             if datagram is None:
                 return None
             frame.load(datagram.packet)
@@ -124,9 +125,7 @@ def take_v6(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None
         rest = bytes(frame.view[PACKET_START + upper.start : frame.end])
         plain = header._replace(next_header=upper.protocol, payload_length=len(rest))
         _reload(frame, ipv6.build(plain) + rest, upper.start, ipv6.LENGTH)
-    return Packet(
-        header.src, header.dst, upper.protocol, header.hop_limit, ipv6.LENGTH, identification is None, identification
-    )
+    return Packet(header.src, header.dst, upper.protocol, header.hop_limit, ipv6.LENGTH, identification is None, identification)
 
 
 def parse_tcp(frame: Frame, packet: Packet) -> Segment:
@@ -152,6 +151,13 @@ def parse_tcp(frame: Frame, packet: Packet) -> Segment:
         packet.dont_fragment,
         packet.identification,
     )
+
+
+def _reassemble(add: Callable[[bytes, float], Datagram | None], frame: Frame, now: float) -> Datagram | None:
+    try:
+        return add(bytes(frame.view[PACKET_START : frame.end]), now)
+    except ParseError as error:
+        raise Dropped(DropReason.FRAGMENT_INCONSISTENT, str(error)) from None
 
 
 def _reload(frame: Frame, packet: bytes, old_start: int, new_start: int) -> None:

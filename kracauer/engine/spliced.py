@@ -153,7 +153,7 @@ class Spliced:
         return timeouts.transitory_s if is_short else timeouts.established_idle_s
 
     def _probe(self, flow: Flow, now: float) -> None:
-        """Ask both sides whether they are still there (RFC 6146 §3.5.2.3), with the segment of a keep-alive (RFC 9293 §3.8.4)."""
+        """Ask both sides whether they are still there (RFC 6146 §3.5.2.3), as a keep-alive does (RFC 9293 §3.8.4)."""
         assert flow.splice is not None
         flow.advance(Happening.TIMED_OUT)
         flow.heard = 0

@@ -11,6 +11,7 @@ from kracauer.errors import LabError
 from kracauer.lab import links, syscalls
 
 TUN_DEVICE: Final = Path("/dev/net/tun")
+SETTINGS: Final = Path("/proc/sys")
 CAP_NET_ADMIN: Final = 12
 CAP_SYS_ADMIN: Final = 21
 
@@ -67,16 +68,17 @@ def _enter_user_namespace() -> None:
         syscalls.make_mounts_private()
         syscalls.mount_empty(Path("/run"))
     except OSError as error:
-        raise _explain(error) from error
+        raise explain(error) from error
     links.bring_up_loopback()
 
 
-def _explain(error: OSError) -> LabError:
+def explain(error: OSError) -> LabError:
+    """Return the most likely reason for which the kernel has refused a user namespace."""
     if error.errno == errno.EINVAL:
         return LabError("a process with threads cannot move into a user namespace", "run it as root")
     for key, forbidding in _SWITCHES:
         with contextlib.suppress(OSError):
-            if Path("/proc/sys", key).read_text(encoding="ascii").strip() == forbidding:
+            if (SETTINGS / key).read_text(encoding="ascii").strip() == forbidding:
                 cause = f"this user may not make network namespaces: {key.replace('/', '.')} is {forbidding}"
                 allowing = {"0": "1", "1": "0"}[forbidding] if key.startswith("kernel/") else "10000"
                 return LabError(cause, f"run it as root, or: sudo sysctl -w {key.replace('/', '.')}={allowing}")

@@ -52,11 +52,12 @@ class Splice:
     """One joined flow: addresses, ports and deltas, the traffic it has carried, and how long ago.
 
     `v4_addresses` is service then client (8 bytes), as packets to the client have them; `v6_addresses` mapped then backend (32
-    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves: negative, to the right. `max_to_*` are the
-    largest packets that may pass, in bytes of their IPv4 form; with DF clear only `unfragmented_to_backend` bytes do.
+    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves: negative, to the right.
+    `max_to_*` are the largest packets that may pass, in bytes of their IPv4 form; with DF clear only `unfragmented_to_backend`
+    bytes do.
 
-    `backend_acked` is the last acknowledgment number sent to the backend, `client_acked` the last one sent to the client, each in
-    its receiver's own numbers: what a probe or a RST is held against.
+    `backend_acked` is the last acknowledgment number sent to the backend, `client_acked` the last one sent to the client, each
+    in its receiver's own numbers: what a probe or a RST is held against.
     """
 
     __slots__ = (
@@ -65,7 +66,6 @@ class Splice:
         "_sum_to_client",
         "_sum_v4",
         "_sum_v6",
-        "unfragmented_to_backend",
         "backend_acked",
         "backend_port",
         "bytes_to_backend",
@@ -80,6 +80,7 @@ class Splice:
         "seq_delta",
         "service_port",
         "ts_delta",
+        "unfragmented_to_backend",
         "v4_addresses",
         "v6_addresses",
         "window_shift_to_backend",
@@ -166,11 +167,7 @@ class Splice:
             size = gso_size + data_at - _PACKET_AT if gso_type else total_length
         else:
             size = total_length
-        if (
-            size > self.unfragmented_to_backend
-            and (size > self.max_to_backend or not fragment & DONT_FRAGMENT)
-            and not vetted
-        ):
+        if size > self.unfragmented_to_backend and (size > self.max_to_backend or not fragment & DONT_FRAGMENT) and not vetted:
             return None
         if vnet_flags & 1:
             _VNET.pack_into(buffer, 0, 1, gso_type and gso_type + 3, data_at - 10, gso_size, 40, 16)

@@ -2,7 +2,7 @@
 
 
 class Identifications:
-    """A counter modulo 65,536. A super-packet takes as many numbers as it will have segments: the kernel counts on from its own."""
+    """A counter modulo 65,536. A super-packet takes as many numbers as it has segments: the kernel counts on from its own."""
 
     __slots__ = ("_next",)
 
