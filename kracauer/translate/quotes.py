@@ -115,7 +115,7 @@ def describe(header: IPv4Header | IPv6Header, segment: bytes, mtu: int | None) -
 
 
 def translate_v4(inner: InnerV4, mapping: QuoteMapping) -> bytes:
-    """Return the quoted packet as the IPv6 packet it was made of; its TTL stands, its length is the whole one (RFC 7915 §4.3)."""
+    """Return the quoted packet as the IPv6 packet it was made of; TTL as it stands, length of the whole (RFC 7915 §4.3)."""
     header = inner.header
     extension = b""
     next_header = ipv6.TCP
