@@ -4,10 +4,45 @@ import logging
 
 logging.getLogger("scapy.runtime").setLevel(logging.ERROR)
 
-from scapy.layers.inet import IP, TCP  # noqa: E402  the logger has to be quiet first
-from scapy.layers.inet6 import IPv6  # noqa: E402
+from scapy.layers.inet import (  # noqa: E402  the logger has to be quiet first
+    IP,
+    TCP,
+    IPOption_LSRR,
+    IPOption_NOP,
+    IPOption_SSRR,
+)
+from scapy.layers.inet6 import (  # noqa: E402
+    ICMPv6DestUnreach,
+    ICMPv6EchoRequest,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+    PadN,
+)
+from scapy.packet import Raw  # noqa: E402
+from scapy.utils import checksum  # noqa: E402
 
-__all__ = ["IP", "TCP", "IPv6", "checksums_hold", "dissect"]
+__all__ = [
+    "IP",
+    "TCP",
+    "ICMPv6DestUnreach",
+    "ICMPv6EchoRequest",
+    "IPOption_LSRR",
+    "IPOption_NOP",
+    "IPOption_SSRR",
+    "IPv6",
+    "IPv6ExtHdrDestOpt",
+    "IPv6ExtHdrFragment",
+    "IPv6ExtHdrHopByHop",
+    "IPv6ExtHdrRouting",
+    "PadN",
+    "Raw",
+    "checksum",
+    "checksums_hold",
+    "dissect",
+]
 
 
 def dissect(packet: bytes) -> "IP | IPv6":

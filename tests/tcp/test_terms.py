@@ -52,6 +52,8 @@ syn_options = st.builds(
     window_scale=scales,
     sack_permitted=st.booleans(),
     timestamps=st.one_of(st.none(), st.tuples(st.integers(0, 2**32 - 1), st.just(0))),
+    sack=st.just(()),
+    is_authenticated=st.sampled_from((False,)),
 )
 
 
