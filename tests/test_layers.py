@@ -21,6 +21,7 @@ LEVELS = {
     "replies": 2,
     "profile": 2,
     "ratelimit": 2,
+    "path_mtu": 2,
     "timers": 2,
     "config": 3,
     "tcp": 3,

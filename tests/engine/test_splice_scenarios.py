@@ -227,25 +227,25 @@ def test_fin_retransmit_backend(spliced: Conversation) -> None:
 def test_retransmit_of_acked_data(spliced: Conversation) -> None:
     """Old data passes, so that the peer acknowledges it once more and the flow does not stall."""
     for number in range(46):
-        spliced.symbols["n"] = number * 1460
+        spliced.symbols["n"] = number * 1400
         spliced.play("""
-              C> A  c+1+H+n     ack=s+1 ts=510:t data=bulk(1460,n)
-              B< A  c+1+H+n     ack=b+1 ts=510:9000 data=bulk(1460,n)
-              B> A  b+1         ack=c+1+H+n+1460 ts=9001:510
-              C< A  s+1         ack=c+1+H+n+1460 ts=t+1:510
+              C> A  c+1+H+n     ack=s+1 ts=510:t data=bulk(1400,n)
+              B< A  c+1+H+n     ack=b+1 ts=510:9000 data=bulk(1400,n)
+              B> A  b+1         ack=c+1+H+n+1400 ts=9001:510
+              C< A  s+1         ack=c+1+H+n+1400 ts=t+1:510
         """)
     spliced.play("""
-        0.50  C> PA c+1+H       ack=s+1 ts=520:t data=bulk(1460)
-              B< PA c+1+H       ack=b+1 ts=520:9000 data=bulk(1460)
-              B> A  b+1         ack=c+1+H+46*1460 ts=9002:510
-              C< A  s+1         ack=c+1+H+46*1460 ts=t+2:510
+        0.50  C> PA c+1+H       ack=s+1 ts=520:t data=bulk(1400)
+              B< PA c+1+H       ack=b+1 ts=520:9000 data=bulk(1400)
+              B> A  b+1         ack=c+1+H+46*1400 ts=9002:510
+              C< A  s+1         ack=c+1+H+46*1400 ts=t+2:510
     """)
 
 
 def test_inexact_rst_after_fin(spliced: Conversation) -> None:
     spliced.play("""
-        0.10  B> A  b+1          ack=c+1+H ts=9001:502 data=bulk(3000)
-              C< A  s+1          ack=c+1+H ts=t+1:502 data=bulk(3000)
+        0.10  B> A  b+1          ack=c+1+H ts=9001:502 gso=1000 data=bulk(3000)
+              C< A  s+1          ack=c+1+H ts=t+1:502 gso=1000 data=bulk(3000)
               C> A  c+1+H        ack=s+3001 ts=511:t+1
               B< A  c+1+H        ack=b+3001 ts=511:9001
         0.12  C> PA c+1+H        ack=s+3001 ts=512:t+1 data=bulk(1000)
@@ -266,8 +266,8 @@ def test_inexact_rst_after_fin(spliced: Conversation) -> None:
 def test_rst_out_of_window(spliced: Conversation) -> None:
     """By design every RST is translated for the end to judge; the flow stays while the side that sent it goes on talking."""
     spliced.play("""
-        0.10  B> A  b+1          ack=c+1+H ts=9001:502 data=bulk(3000)
-              C< A  s+1          ack=c+1+H ts=t+1:502 data=bulk(3000)
+        0.10  B> A  b+1          ack=c+1+H ts=9001:502 gso=1000 data=bulk(3000)
+              C< A  s+1          ack=c+1+H ts=t+1:502 gso=1000 data=bulk(3000)
               C> A  c+1+H        ack=s+3001 ts=511:t+1
               B< A  c+1+H        ack=b+3001 ts=511:9001
         0.20  B> R  b+1-3001

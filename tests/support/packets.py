@@ -104,7 +104,7 @@ def parse(data: bytes) -> Packet:
         assert sum_words(data[:20]) == 0xFFFF, "IPv4 header checksum"
         assert fragment in (0, 0x4000), f"fragment field {fragment:#06x}"
         # Atomic datagrams need no identification (RFC 6864 §4.1), fragmentable ones do.
-        assert fragment == 0x4000 or length <= 1260, "DF missing"
+        assert fragment == 0x4000 or length <= 1260 or vnet[3], "DF missing"
     else:
         word, length, protocol, ttl = struct.unpack_from("!IHBB", data)
         assert word >> 28 == 6, "version"

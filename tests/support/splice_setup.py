@@ -1,7 +1,5 @@
 """Splices, and packets that belong to them, from one value that says what a splice changes."""
 
-from collections.abc import Callable
-from itertools import count
 from typing import TypeVar
 
 import segment_strategies as packets
@@ -10,6 +8,7 @@ from hypothesis import strategies as st
 from splice_twin import Deltas
 
 from kracauer.tcp.splice import Splice, TimestampingSplice
+from kracauer.translate.identification import Identifications
 from kracauer.wire import vnet_hdr
 from kracauer.wire.buffer import VNET_START, Frame
 from kracauer.wire.tcp import TcpHeader
@@ -37,16 +36,16 @@ any_deltas = st.builds(
 )
 
 
-def make_splice(deltas: Deltas, next_identification: Callable[[], int] | None = None) -> Splice:
-    return _make(Splice, deltas, next_identification)
-
-
-def make_timestamping_splice(deltas: Deltas) -> TimestampingSplice:
-    return _make(TimestampingSplice, deltas, None)
-
-
-def _make(kind: type[AnySplice], deltas: Deltas, next_identification: Callable[[], int] | None) -> AnySplice:
-    numbers = count(1)
+def make_splice(
+    deltas: Deltas,
+    *,
+    kind: type[AnySplice] = Splice,  # type: ignore[assignment]  # the default is what a bare call gives
+    first_identification: int = 1,
+    max_to_backend: int = 0xFFFF,
+    max_to_client: int = 0xFFFF,
+    unfragmented_to_backend: int = 0xFFFF,
+) -> AnySplice:
+    """A splice with no limits on sizes but those given."""
     return kind(
         v4_addresses=deltas.service + deltas.client,
         v6_addresses=deltas.mapped + deltas.backend,
@@ -56,9 +55,19 @@ def _make(kind: type[AnySplice], deltas: Deltas, next_identification: Callable[[
         ts_delta=deltas.ts_delta,
         window_shift_to_backend=deltas.window_shift_to_backend,
         window_shift_to_client=deltas.window_shift_to_client,
-        next_identification=next_identification or (lambda: next(numbers)),
+        has_timestamps=deltas.ts_delta != 0,
+        backend_acked=0,
+        client_acked=0,
+        max_to_backend=max_to_backend,
+        max_to_client=max_to_client,
+        unfragmented_to_backend=unfragmented_to_backend,
+        identifications=Identifications(first_identification),
         now=0.0,
     )
+
+
+def make_timestamping_splice(deltas: Deltas) -> TimestampingSplice:
+    return make_splice(deltas, kind=TimestampingSplice)
 
 
 def from_client(
@@ -78,19 +87,19 @@ def from_backend(
 
 
 def to_backend(
-    splice: Splice, packet: bytes, vnet: VnetHeader = NO_OFFLOAD, *, now: float = 1.0, any_flags: bool = False
+    splice: Splice, packet: bytes, vnet: VnetHeader = NO_OFFLOAD, *, now: float = 1.0, vetted: bool = False
 ) -> tuple[VnetHeader, bytes]:
     """What the splice makes of a client's packet; fails for one that is not plain."""
-    view = splice.to_backend(Frame(packet, vnet_hdr.build(vnet)), now, any_flags=any_flags)
+    view = splice.to_backend(Frame(packet, vnet_hdr.build(vnet)), now, vetted=vetted)
     assert view is not None
     return vnet_hdr.parse(view), bytes(view[vnet_hdr.LENGTH :])
 
 
 def to_client(
-    splice: Splice, packet: bytes, vnet: VnetHeader = NO_OFFLOAD, *, now: float = 1.0, any_flags: bool = False
+    splice: Splice, packet: bytes, vnet: VnetHeader = NO_OFFLOAD, *, now: float = 1.0, vetted: bool = False
 ) -> tuple[VnetHeader, bytes]:
     """What the splice makes of a backend's packet, likewise."""
-    view = splice.to_client(Frame(packet, vnet_hdr.build(vnet)), now, any_flags=any_flags)
+    view = splice.to_client(Frame(packet, vnet_hdr.build(vnet)), now, vetted=vetted)
     assert view is not None
     return vnet_hdr.parse(view), bytes(view[vnet_hdr.LENGTH :])
 

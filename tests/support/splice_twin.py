@@ -118,7 +118,8 @@ def to_client(deltas: Deltas, vnet: VnetHeader, packet: bytes, identification: i
         window=shift_window(header.window, deltas.window_shift_to_client),
         options=map_options(header.options, tsval=deltas.ts_delta),
     )
-    is_big = 20 + changed.length + len(payload) > 1260
+    # A super-packet leaves as parts of gso_size bytes: those are what a link may find too big.
+    is_big = 20 + changed.length + (vnet.gso_size if vnet.is_super_packet else len(payload)) > 1260
     return build_v4(
         deltas.service,
         deltas.client,

@@ -49,7 +49,7 @@ def test_a_packet_to_the_client_is_what_the_codec_would_make_of_it(
 ) -> None:
     packet = from_backend(deltas, header, payload, vnet, tos=tos, ttl=ttl)
     expected = twin.to_client(deltas, vnet, packet, identification=0xBEEF)
-    assert to_client(make_splice(deltas, lambda: 0xABEEF), packet, vnet) == expected
+    assert to_client(make_splice(deltas, first_identification=0xABEEF), packet, vnet) == expected
 
 
 @settings(max_examples=100)
@@ -71,7 +71,7 @@ def test_a_super_packet_to_the_client_is_rewritten_whole(
 ) -> None:
     packet = from_backend(deltas, header, payload, vnet)
     out, result = to_client(make_splice(deltas), packet, vnet)
-    assert (out, result) == twin.to_client(deltas, vnet, packet)
+    assert (out, result) == twin.to_client(deltas, vnet, packet, identification=1)
     assert (out.flags, out.gso_type) == (NEEDS_CSUM, GSO_TCPV4 | vnet.gso_type & GSO_ECN)
     assert (out.csum_start, out.csum_offset, out.hdr_len, out.gso_size) == (20, 16, 20 + header.length, vnet.gso_size)
 
@@ -82,8 +82,8 @@ def test_a_caller_that_has_looked_at_the_flags_gets_any_segment_rewritten(
 ) -> None:
     header, splice = header._replace(flags=flags), make_splice(deltas)
     to_go, to_come = from_client(deltas, header, b"x"), from_backend(deltas, header, b"x")
-    assert to_backend(splice, to_go, any_flags=True) == twin.to_backend(deltas, NO_OFFLOAD, to_go)
-    assert to_client(splice, to_come, any_flags=True) == twin.to_client(deltas, NO_OFFLOAD, to_come, identification=1)
+    assert to_backend(splice, to_go, vetted=True) == twin.to_backend(deltas, NO_OFFLOAD, to_go)
+    assert to_client(splice, to_come, vetted=True) == twin.to_client(deltas, NO_OFFLOAD, to_come, identification=1)
 
 
 def test_scapy_agrees_with_every_checksum() -> None:
@@ -288,11 +288,11 @@ def test_a_backend_packet_that_is_not_plain_is_left_alone(what: str, make: Calla
 
 
 @given(st.binary(max_size=120), st.binary(min_size=10, max_size=10), st.booleans())
-def test_bytes_of_any_kind_are_rewritten_or_left_alone(data: bytes, vnet: bytes, any_flags: bool) -> None:
+def test_bytes_of_any_kind_are_rewritten_or_left_alone(data: bytes, vnet: bytes, vetted: bool) -> None:
     for first, rewrite in ((b"\x45", make_splice(PLAIN).to_backend), (b"\x60", make_splice(PLAIN).to_client)):
         frame = Frame(first + data, vnet)
         before = bytes(frame.buffer)
-        if rewrite(frame, 1.0, any_flags=any_flags) is None:
+        if rewrite(frame, 1.0, vetted=vetted) is None:
             assert bytes(frame.buffer) == before
 
 

@@ -70,7 +70,7 @@ def test_a_super_packet_gets_the_option_and_keeps_its_segment_size(header: TcpHe
     assume(header.length + len(payload) <= 65_503)
     packet = from_backend(PLAIN, header, payload, vnet)
     out, result = to_client(running_splice(), packet, vnet, now=100.0)
-    expected = twin.with_timestamps(*twin.to_client(PLAIN, vnet, packet), 5000, 77)
+    expected = twin.with_timestamps(*twin.to_client(PLAIN, vnet, packet, identification=1), 5000, 77)
     assert result == expected[1]
     data_offset = tcp.parse(result, ipv4.MIN_LENGTH).length
     ecn = vnet.gso_type & vnet_hdr.GSO_ECN
