@@ -28,6 +28,9 @@ class TimerWheel(Generic[T]):
     def schedule(self, item: T, deadline: float) -> None:
         """Have `item` come due at `deadline` (monotonic seconds) and no longer at any earlier one it was given."""
         tick = -int(-deadline * TICKS_PER_SECOND // 1)
+        if tick / TICKS_PER_SECOND < deadline:
+            # The product was rounded down onto a whole tick: the item would come due a hair early, and again and again.
+            tick += 1
         if tick == item.tick:
             return
         self.cancel(item)

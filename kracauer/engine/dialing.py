@@ -254,8 +254,10 @@ class Dialing:
             sendable = data[: max(segment.header.window - offset, 0)]
             has_fin = held.has_ended and offset + len(sendable) == len(held.contiguous)
             packets += sender.segments(sequence.add(held.start, offset), sendable, has_fin=has_fin)
+            splice.bytes_to_backend += len(sendable)
         for packet in packets or [sender.acknowledgment(held.start)]:
             self._context.send(packet)
+        splice.packets_to_backend += max(len(packets), 1)
         if handshake.is_relieved:
             length = sequence.distance(held.start, handshake.acknowledged)
             owed = bytes(held.contiguous[:length])

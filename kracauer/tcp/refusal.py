@@ -70,7 +70,7 @@ class Refusal:
 
     def receive(self, header: TcpHeader, payload_length: int, now: float) -> bool:
         """Take in a segment of the client's; returns whether it is owed an ACK."""
-        if header.flags & tcp.ACK and header.ack == self.next_seq:
+        if header.flags & tcp.ACK and header.ack == self.next_seq and not self._is_acknowledged:
             self._is_acknowledged = True
             self.deadline = self._give_up_at
         length = payload_length + bool(header.flags & tcp.FIN)

@@ -1,4 +1,4 @@
-"""docs/reference/flow-states.md is drawn from the table. To draw it anew: `UPDATE_DOCS=1 pytest tests/docs/test_flow_states.py`."""
+"""docs/reference/flow-states.md is drawn from the table; `UPDATE_DOCS=1 pytest tests/docs/test_flow_states.py` draws it anew."""
 
 import os
 import re

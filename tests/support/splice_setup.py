@@ -39,13 +39,27 @@ any_deltas = st.builds(
 def make_splice(
     deltas: Deltas,
     *,
-    kind: type[AnySplice] = Splice,  # type: ignore[assignment]  # the default is what a bare call gives
     first_identification: int = 1,
     max_to_backend: int = 0xFFFF,
     max_to_client: int = 0xFFFF,
     unfragmented_to_backend: int = 0xFFFF,
-) -> AnySplice:
+) -> Splice:
     """A splice with no limits on sizes but those given."""
+    return _make(Splice, deltas, first_identification, max_to_backend, max_to_client, unfragmented_to_backend)
+
+
+def make_timestamping_splice(deltas: Deltas) -> TimestampingSplice:
+    return _make(TimestampingSplice, deltas, 1, 0xFFFF, 0xFFFF, 0xFFFF)
+
+
+def _make(
+    kind: type[AnySplice],
+    deltas: Deltas,
+    first_identification: int,
+    max_to_backend: int,
+    max_to_client: int,
+    unfragmented_to_backend: int,
+) -> AnySplice:
     return kind(
         v4_addresses=deltas.service + deltas.client,
         v6_addresses=deltas.mapped + deltas.backend,
@@ -64,10 +78,6 @@ def make_splice(
         identifications=Identifications(first_identification),
         now=0.0,
     )
-
-
-def make_timestamping_splice(deltas: Deltas) -> TimestampingSplice:
-    return make_splice(deltas, kind=TimestampingSplice)
 
 
 def from_client(
