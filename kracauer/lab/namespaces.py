@@ -68,6 +68,7 @@ class NetworkNamespace:
     def create(self) -> None:
         """Make the namespace, with its loopback interface still down; OSError when it cannot be."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        syscalls.share_mounts(self.path.parent)
         self.path.touch(exist_ok=False)
         try:
             in_thread(self._bind_new)

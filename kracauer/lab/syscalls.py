@@ -1,6 +1,7 @@
 """The Linux calls that Python 3.11 does not offer: unshare, setns, mount, umount2 (namespaces(7))."""
 
 import ctypes
+import fcntl
 import os
 from pathlib import Path
 from typing import Final
@@ -12,6 +13,7 @@ CLONE_NEWNET: Final = 0x4000_0000
 MS_BIND: Final = 0x1000
 MS_REC: Final = 0x4000
 MS_PRIVATE: Final = 0x4_0000
+MS_SHARED: Final = 0x10_0000
 MNT_DETACH: Final = 2
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -40,6 +42,23 @@ def enter_network_namespace(path: Path) -> None:
 def bind_mount(source: Path, target: Path) -> None:
     """Make `source` appear at `target` too."""
     _check(_libc.mount(os.fsencode(source), os.fsencode(target), b"none", MS_BIND, None), f"mount {source} on {target}")
+
+
+def share_mounts(directory: Path) -> None:
+    """Make `directory` a mount point whose mounts spread, as ip-netns(8) does.
+
+    Where it is none yet, `ip netns add` would put one over it, and what was mounted below could not be removed any more. The
+    lock is ip-netns's own.
+    """
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        path = os.fsencode(directory)
+        if _libc.mount(b"none", path, b"none", MS_SHARED | MS_REC, None) != 0:
+            bind_mount(directory, directory)
+            _check(_libc.mount(b"none", path, b"none", MS_SHARED | MS_REC, None), f"mount --make-rshared {directory}")
+    finally:
+        os.close(descriptor)
 
 
 def make_mounts_private() -> None:

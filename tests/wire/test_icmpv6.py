@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy_oracle import ICMPv6DestUnreach, ICMPv6EchoRequest, IPv6, Raw
-from segment_strategies import v6_address
+from segment_strategies import byte, number, v6_address
 
 from kracauer.errors import ParseError
 from kracauer.wire import icmpv6
@@ -55,3 +55,24 @@ def test_bytes_of_any_kind_are_parsed_or_refused(data: bytes, src: bytes, dst: b
     except ParseError:
         return
     assert (message.type, message.code, message.body) == (data[0], data[1], data[8:])
+
+
+@given(st.builds(Icmpv6Message, byte, byte, number, st.binary(max_size=99)), v6_address, v6_address)
+def test_what_was_built_is_parsed_again(message: Icmpv6Message, src: bytes, dst: bytes) -> None:
+    assert icmpv6.parse(icmpv6.build(message, src, dst), src, dst) == message
+
+
+@given(st.binary(max_size=100), st.integers(0, 6), st.integers(0, 2**32 - 1))
+def test_what_is_built_is_what_scapy_builds(body: bytes, code: int, rest: int) -> None:
+    data = scapy_message(ICMPv6DestUnreach(code=code, length=rest >> 24, unused=rest & 0xFFFFFF), body)
+    assert icmpv6.build(Icmpv6Message(1, code, rest, body), SRC.packed, DST.packed) == data
+
+
+@pytest.mark.parametrize("kind", [1, 3])
+def test_the_length_attribute_is_the_fifth_octet_in_words_of_eight_bytes(kind: int) -> None:
+    assert Icmpv6Message(kind, 0, 0x13000000, b"").original_length == 0x13 * 8
+
+
+@pytest.mark.parametrize("kind", [2, 4, 128])
+def test_other_types_have_no_length_attribute(kind: int) -> None:
+    assert Icmpv6Message(kind, 0, 0x13000000, b"").original_length == 0
