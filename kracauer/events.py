@@ -168,7 +168,7 @@ class PacketDropped(Event):
     """A packet went no further; `detail` says what exactly was wrong, where that is more than the reason."""
 
     event = "packet_dropped"
-    level = "debug"
+    level = "info"
 
     reason: DropReason
     detail: str | None = None

@@ -38,6 +38,8 @@ class Flow:
 
     __slots__ = (
         "backend",
+        "backend_isn",
+        "client_isn",
         "created",
         "delivery",
         "dial",
@@ -62,6 +64,8 @@ class Flow:
         self.from_client = from_client
         self.from_backend: Endpoints | None = None
         self.state = State.PEEKING
+        self.client_isn = handshake.client_isn
+        self.backend_isn = 0
         self.created = now
         self.tick: int | None = None
         self.handshake: Handshake | None = handshake

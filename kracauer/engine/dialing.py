@@ -188,8 +188,10 @@ class Dialing:
             context.close(flow, CloseReason.BACKEND_CONTRADICTED, now)
             return
         flow.splice = self._make_splice(flow, handshake, segment, options, now)
+        flow.backend_isn = segment.header.seq
         flow.advance(Happening.ACCEPTED)
-        self._deliver(flow, handshake, segment, options, now)
+        if self._deliver(flow, handshake, segment, options, now):
+            flow.advance(Happening.CLIENT_FIN)
         flow.fast = None if flow.delivery is not None or flow.renewal_isn is not None else flow.splice
         context.timers.schedule(flow, now + context.config.timeouts.established_idle_s)
         if flow.delivery is not None:
@@ -235,8 +237,11 @@ class Dialing:
             splice.start_clock(handshake.tsval, handshake.client_tsval, now)
         return splice
 
-    def _deliver(self, flow: Flow, handshake: Handshake, segment: Segment, options: TcpOptions, now: float) -> None:
-        """Complete the backend's handshake with the bytes held for it, as far as its window goes."""
+    def _deliver(self, flow: Flow, handshake: Handshake, segment: Segment, options: TcpOptions, now: float) -> bool:
+        """Complete the backend's handshake with the bytes held for it, as far as its window goes.
+
+        Returns whether the client's FIN went with them.
+        """
         splice, held = flow.splice, handshake.held
         assert splice is not None
         assert flow.backend is not None
@@ -250,11 +255,13 @@ class Dialing:
             mss=min(options.mss or DEFAULT_MSS_V6, self._context.mss_to_backend(flow.backend, now)),
         )
         packets: list[bytes] = []
+        has_sent_fin = False
         for offset, data in held.blocks():
             sendable = data[: max(segment.header.window - offset, 0)]
             has_fin = held.has_ended and offset + len(sendable) == len(held.contiguous)
             packets += sender.segments(sequence.add(held.start, offset), sendable, has_fin=has_fin)
             splice.bytes_to_backend += len(sendable)
+            has_sent_fin |= has_fin
         for packet in packets or [sender.acknowledgment(held.start)]:
             self._context.send(packet)
         splice.packets_to_backend += max(len(packets), 1)
@@ -264,3 +271,4 @@ class Dialing:
             flow.delivery = Delivery(
                 owed, held.start, sender, has_fin=length > len(owed), client_reset=self._client_reset(flow), now=now
             )
+        return has_sent_fin

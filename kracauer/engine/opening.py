@@ -64,7 +64,7 @@ class Opening:
                 options=tcp.build_options(syn_ack_options(offer, options, cookie.tsval)),
             )
         )
-        if flow is not None and not (flow.handshake is not None and flow.handshake.client_isn == header.seq):
+        if flow is not None and flow.client_isn != header.seq:
             # From here each of the flow's segments is held against this SYN, until one completes the new handshake or the
             # cookie is too old for that. An attacker who forges SYNs costs the flow its fast path, nothing else.
             flow.renewal_isn, flow.renewal_until, flow.fast = header.seq, now + LIFETIME_S, None
@@ -194,7 +194,15 @@ class Opening:
         try:
             outcome = handshake.peeker.update(held.contiguous)
         except PeekError as error:
-            self._refusing.refuse(flow, RefusalReason.MALFORMED, error.dialect, error.code, now, detail=str(error))
+            self._refusing.refuse(
+                flow,
+                RefusalReason.MALFORMED,
+                error.dialect,
+                error.code,
+                now,
+                is_head=error.is_head_request,
+                detail=str(error),
+            )
             return
         if isinstance(outcome, Peeked):
             self._route(flow, outcome, now)

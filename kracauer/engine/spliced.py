@@ -121,6 +121,7 @@ class Spliced:
         if happening is not None and flow.advance(happening):
             if happening is Happening.RESET:
                 flow.reset_by_client = is_client
+                flow.delivery = None
             self._note_state(flow, now)
         needs_a_look = (
             flow.state in (State.TRANSITORY, State.PROBING) or flow.delivery is not None or flow.renewal_isn is not None
@@ -145,7 +146,10 @@ class Spliced:
             self._context.flows.retire(flow)
         else:
             self._context.flows.revive(flow)
-        self._context.timers.schedule(flow, now + self._timeout_s(flow))
+        deadline = now + self._timeout_s(flow)
+        if flow.delivery is not None:
+            deadline = min(deadline, flow.delivery.deadline)
+        self._context.timers.schedule(flow, deadline)
 
     def _timeout_s(self, flow: Flow) -> float:
         timeouts = self._context.config.timeouts
@@ -207,9 +211,13 @@ class Spliced:
 
     def _answer_repeated_syn_ack(self, flow: Flow, segment: Segment) -> None:
         """The backend has not seen the end of its handshake: say it again, to the backend alone (RFC 9293 §3.10.7.4)."""
-        header = segment.header
-        if not header.flags & tcp.ACK:
-            raise Dropped(DropReason.UNEXPECTED, "SYN from the backend of a spliced flow")
+        header, timestamps = segment.header, segment.options.timestamps
+        is_repeat = header.seq == flow.backend_isn and header.ack == sequence.add(flow.client_isn, 1)
+        if not header.flags & tcp.ACK or not is_repeat:
+            raise Dropped(DropReason.UNEXPECTED, "another SYN from the backend of a spliced flow")
+        has_timestamps = flow.splice is not None and flow.splice.has_timestamps and timestamps is not None
+        # What it echoes is the latest TSval it knows of the client: the one that an ACK of the same time would carry.
+        options = TcpOptions(timestamps=(timestamps[1], timestamps[0]) if has_timestamps and timestamps else None)
         self._context.send(
             build_segment(
                 segment.endpoints.reversed,
@@ -217,6 +225,7 @@ class Spliced:
                 ack=sequence.add(header.seq, 1),
                 flags=tcp.ACK,
                 window=flow.opening_window,
+                options=tcp.build_options(options),
             )
         )
 

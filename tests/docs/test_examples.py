@@ -36,7 +36,9 @@ LOGS = PAGES["docs/reference/logs.md"]
 TUTORIAL = "docs/tutorial/first-steps.md"
 # What a block may be. A toml block is a whole configuration, under a name where the page says so, or a fragment of one;
 # `sh lab` is run in the demo's laboratory; `text` is shown and cannot be run.
-KINDS = re.compile(r"toml|toml fragment|toml [\w-]+\.toml|console|sh|sh lab|ini [\w-]+\.(?:service|network)|nft|json|mermaid|text")
+KINDS = re.compile(
+    r"toml|toml fragment|toml [\w-]+\.toml|console|sh|sh lab|ini [\w-]+\.(?:service|network)|nft|json|mermaid|text"
+)
 # With slots each dataclass leaves the class behind that it was made of.
 EVENTS = [event for event in Event.__subclasses__() if getattr(events, event.__name__) is event]
 BASE = {

@@ -10,6 +10,7 @@ from packets import FLAGS, Packet, build
 from script import Conversation, backend_side, client_side
 
 from kracauer.events import PacketDropped
+from kracauer.translate.identification import Identifications
 from kracauer.wire.buffer import Frame
 
 SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -61,8 +62,8 @@ def populated() -> Conversation:
 
 
 def snapshot(value: Any, depth: int = 0) -> Any:
-    """Everything there is to a flow, as something that can be compared."""
-    if depth > 6 or callable(value):
+    """Everything that is a flow's own, as something that can be compared."""
+    if depth > 6 or callable(value) or isinstance(value, Identifications):  # the last is shared by all flows
         return None
     if value is None or isinstance(value, int | float | str | bytes):
         return value

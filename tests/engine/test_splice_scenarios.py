@@ -65,7 +65,7 @@ def test_ack_retransmit_before_backend(talk: Conversation) -> None:
 def test_synack_duplicate(spliced: Conversation) -> None:
     spliced.play("""
         0.04  B> SA b    ack=c+1 win=64800 mss=1440 sackOK ts=9000:502 ws=7
-              B< A  c+1  ack=b+1
+              B< A  c+1  ack=b+1 ts=502:9000
     """)
 
 
