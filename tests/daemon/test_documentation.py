@@ -31,7 +31,7 @@ def test_every_event_of_the_service_is_listed() -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_event_of_the_engine_is_listed_with_level_and_fields(kind: type[Event]) -> None:
     if kind is PacketDropped:
-        assert "`packet_dropped` (debug)" in PAGE
+        assert "`packet_dropped` (info)" in PAGE
         return
     (row,) = re.findall(rf"^\| `{kind.event}` \|(.*)$", PAGE, re.MULTILINE)
     shown = {field.name for field in fields(kind)}

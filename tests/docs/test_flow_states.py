@@ -1,4 +1,4 @@
-"""docs/reference/flow-states.md is drawn from the table; `UPDATE_DOCS=1 pytest tests/docs/test_flow_states.py` draws it anew."""
+"""docs/reference/flow-states.md is drawn from the table; `UPDATE_DOCS=1 pytest` on this file draws it anew."""
 
 import os
 import re
