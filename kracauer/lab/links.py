@@ -6,7 +6,7 @@ from typing import Any, Final, TypeAlias
 
 from kracauer.errors import LabError
 from kracauer.lab import offloads
-from kracauer.lab.namespaces import NetworkNamespace
+from kracauer.lab.namespaces import NetworkNamespace, in_thread
 
 End: TypeAlias = tuple[NetworkNamespace, str]  # a namespace and the interface in it
 
@@ -29,7 +29,7 @@ def configure(namespace: NetworkNamespace | None, change: Callable[[Any], None])
 
     try:
         if namespace is None:
-            run()
+            in_thread(run)  # where no signal's exception can come upon an event loop half-way
         else:
             namespace.call(run)
     except NetlinkError as error:
