@@ -12,7 +12,7 @@ unless they are to do harm.
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -131,7 +131,8 @@ class Lab:
             self._create(middle)
             links.add_cable(near, (middle, "a"), mtu)
             links.add_cable((middle, "b"), far, mtu)
-            args = python_module("kracauer.lab.wire", "a", "b", *impairment.arguments())
+            fate = replace(impairment, seed=impairment.seed + len(self.wires))  # no two wires strike in step
+            args = python_module("kracauer.lab.wire", "a", "b", *fate.arguments())
             self.wires[name] = self.start(f"wire-{name}", middle, args)
             self.wires[name].wait_for(wire.READY)
         if impairment is not None or not self.topology.has_offloads:

@@ -95,10 +95,16 @@ def test_transfers_arrive_whole_over_lossy_reordering_doubling_wires(
             assert min(counters["lost"], counters["duplicated"], counters["reordered"]) > 0
 
 
-def test_corrupted_packets_are_found_out(build_site: BuildSite) -> None:
-    spoiling = Impairment(corrupt=0.5, only="tcp", delay_ms=0.5)
-    lab = build_site(Topology(client_wire=spoiling, backend_wire=spoiling, congestion_control="reno"))
-    check_both_ways(lab, 2 * MIB)
+@pytest.mark.parametrize("side", ["client", "backend"])
+def test_corrupted_packets_are_found_out(build_site: BuildSite, side: str) -> None:
+    # On one side only: of two flipped bits in one packet, one in 32 pairs leaves the checksum as it was
+    spoiling = Impairment(corrupt=1, only="tcp", delay_ms=0.5)
+    topology = Topology(
+        client_wire=spoiling if side == "client" else None,
+        backend_wire=spoiling if side == "backend" else None,
+        congestion_control="reno",
+    )
+    check_both_ways(build_site(topology), 2 * MIB)
 
 
 def test_many_short_connections_survive_a_lossy_wire(build_site: BuildSite) -> None:
