@@ -39,8 +39,6 @@ TUTORIAL = "docs/tutorial/first-steps.md"
 KINDS = re.compile(
     r"toml|toml fragment|toml [\w-]+\.toml|console|sh|sh lab|ini [\w-]+\.(?:service|network)|nft|json|mermaid|text"
 )
-    r"toml|toml fragment|toml [\w-]+\.toml|console|sh|sh lab|ini [\w-]+\.(?:service|network)|nft|json|mermaid|text"
-)
 # With slots each dataclass leaves the class behind that it was made of.
 EVENTS = [event for event in Event.__subclasses__() if getattr(events, event.__name__) is event]
 BASE = {
