@@ -73,7 +73,6 @@ class DropReason(StrEnum):
     TABLE_FULL = "table_full"
     OUT_OF_WINDOW = "out_of_window"
     UNEXPECTED = "unexpected"
-    BACKEND_MISMATCH = "backend_mismatch"
     RATE_LIMITED = "rate_limited"
     HELD_BYTES_FULL = "held_bytes_full"
 

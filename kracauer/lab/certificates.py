@@ -44,4 +44,4 @@ class Authority:
         return ssl.create_default_context(cafile=str(self.root))
 
 
-_REMEDY = "install it with: pip install 'kracauer[demo]'"
+_REMEDY = "install it with: pip install 'kracauer[demo]', or from a clone: pip install '.[demo]'"

@@ -30,8 +30,8 @@ TUN_F_TSO6: Final = 0x04
 TUN_F_TSO_ECN: Final = 0x08
 
 _OFFLOADS: Final = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
-# "%" would make the kernel number the interface; the rest is what dev_valid_name() and the shell can both live with.
-_VALID_NAME: Final = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9_.@+-]{1,15}\Z")
+# What the configuration accepts: Linux, dev_valid_name(), without "%", which would make the kernel number the interface.
+_VALID_NAME: Final = re.compile(r"(?!\.{1,2}\Z)[!-$&-.0-9;-~]{1,15}\Z")
 
 
 def open_device(name: str, *, has_offloads: bool = True, is_adopting: bool = False) -> TunDevice:
@@ -42,7 +42,7 @@ def open_device(name: str, *, has_offloads: bool = True, is_adopting: bool = Fal
     if not _VALID_NAME.match(name):
         raise DeviceError(
             f"{name!r} cannot be the name of an interface",
-            "set network.device to 1 to 15 letters, digits, '-', '_' or '.'",
+            "set network.device to 1 to 15 printable ASCII characters, none of them '/', ':' or '%'",
         )
     flags = IFF_TUN | IFF_NO_PI | (0 if is_adopting else IFF_TUN_EXCL)
     if not has_offloads:
