@@ -91,6 +91,11 @@ def add_default_routes(end: End, gateways: Sequence[str]) -> None:
     configure(end[0], change)
 
 
+def add_route(end: End, destination: str, gateway: str) -> None:
+    """Send what is for a network, written with its prefix length, to a gateway behind an interface."""
+    configure(end[0], lambda netlink: netlink.route("add", dst=destination, gateway=gateway, oif=_index(netlink, end[1])))
+
+
 def switch_offloads_off(end: End) -> None:
     """Have an interface send and receive single packets only, none above its MTU, with complete checksums."""
     end[0].call(lambda: offloads.set_offloads(end[1], is_on=False))

@@ -7,9 +7,15 @@
      198.51.100.1 and 198.51.100.2 are the service's; 2001:db8:46::/96 is the prefix
 
 The client's IPv6 address is there for comparison alone: plain kernel forwarding crosses the same devices. Wires are left out
-unless they are to do harm.
+unless they are to do harm. A path that is to be narrow in its middle has two more routers, "near" and "far" from ours:
+
+    client ─── 192.0.2.1 far 203.0.113.6 ───(narrow)─── 203.0.113.5 near 203.0.113.2 ─── 203.0.113.1 router
+    router 2001:db8:10::1 ─── 2001:db8:10::2 near 2001:db8:11::1 ───(narrow)─── 2001:db8:11::2 far 2001:db8:1::1 ─── origin1
+
+Such a client has no IPv6 address.
 """
 
+import ipaddress
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -37,12 +43,18 @@ MAPPED_CLIENT: Final = "2001:db8:46::c000:207"
 ORIGIN_1: Final = "2001:db8:1::2"
 ORIGIN_2: Final = "2001:db8:2::2"
 DAEMON_READY: Final = '"ready"'  # the event of its log line
+# On a narrow path: addresses of router and near, then of near and far, at the two new links
+CLIENT_PATH: Final = (("203.0.113.1/30", "203.0.113.2/30"), ("203.0.113.5/30", "203.0.113.6/30"))
+ORIGIN_1_PATH: Final = (("2001:db8:10::1/64", "2001:db8:10::2/64"), ("2001:db8:11::1/64", "2001:db8:11::2/64"))
 GATEWAYS: Final = {ORIGIN_1: "2001:db8:1::1", ORIGIN_2: "2001:db8:2::1"}
 
 
 @dataclass(frozen=True, slots=True)
 class Topology:
-    """What may differ between labs; `client_wire` and `backend_wire` are impairments of the links on those sides."""
+    """What may differ between labs; `client_wire` and `backend_wire` are impairments of the links on those sides.
+
+    `client_path_mtu` and `backend_path_mtu` (to origin1) narrow a path where neither the end nor our router can see it.
+    """
 
     client_mtu: int = 1500
     backend_mtu: int = 1500
@@ -50,6 +62,13 @@ class Topology:
     client_wire: Impairment | None = None
     backend_wire: Impairment | None = None
     congestion_control: str | None = None
+    client_path_mtu: int | None = None
+    backend_path_mtu: int | None = None
+
+
+def _host(interface: str) -> str:
+    """Return the address alone of one written with its prefix length."""
+    return interface.partition("/")[0]
 
 
 class Lab:
@@ -69,6 +88,7 @@ class Lab:
         self.router = self._namespace("router")
         self.origin1 = self._namespace("origin1")
         self.origin2 = self._namespace("origin2")
+        self.hops: dict[str, NetworkNamespace] = {}  # by "client-near", "client-far", "origin1-near", "origin1-far"
         self.wires: dict[str, BackgroundProcess] = {}
         self.origins: list[BackgroundProcess] = []
         self.daemon: BackgroundProcess | None = None
@@ -107,11 +127,27 @@ class Lab:
         for namespace in (self.client, self.router, self.origin1, self.origin2):
             self._create(namespace)
         topology = self.topology
-        self._connect("client", (self.client, "eth0"), (self.router, "client0"), topology.client_mtu, topology.client_wire)
-        for number, origin in enumerate((self.origin1, self.origin2), 1):
-            name, far = f"origin{number}", (origin, "eth0")
-            self._connect(name, (self.router, name), far, topology.backend_mtu, topology.backend_wire)
+        near = self._extend("client", (self.router, "client0"), topology.client_mtu, topology.client_path_mtu)
+        self._connect("client", (self.client, "eth0"), near, topology.client_mtu, topology.client_wire)
+        near = self._extend("origin1", (self.router, "origin1"), topology.backend_mtu, topology.backend_path_mtu)
+        self._connect("origin1", near, (self.origin1, "eth0"), topology.backend_mtu, topology.backend_wire)
+        near = (self.router, "origin2")
+        self._connect("origin2", near, (self.origin2, "eth0"), topology.backend_mtu, topology.backend_wire)
         self._address()
+
+    def _extend(self, name: str, start: links.End, mtu: int, narrow_mtu: int | None) -> links.End:
+        """Put two routers behind `start` with a narrow link between them, if one is wanted; returns where to go on from."""
+        if narrow_mtu is None:
+            return start
+        near, far = (self._namespace(f"{name}-{place}") for place in ("near", "far"))
+        self.hops |= {f"{name}-near": near, f"{name}-far": far}
+        for hop in (near, far):
+            self._create(hop)
+            hop.sysctl("net.ipv4.ip_forward", 1)
+            hop.sysctl("net.ipv6.conf.all.forwarding", 1)
+        self._connect(name, start, (near, "router"), mtu, None)
+        self._connect(name, (near, "end"), (far, "router"), narrow_mtu, None)
+        return far, "end"
 
     def _create(self, namespace: NetworkNamespace) -> None:
         namespace.create()
@@ -140,19 +176,42 @@ class Lab:
             links.switch_offloads_off(far)
 
     def _address(self) -> None:
-        links.add_addresses((self.client, "eth0"), (f"{CLIENT}/24", f"{CLIENT_V6}/64"))
-        links.add_addresses((self.router, "client0"), (f"{ROUTER}/24", f"{ROUTER_V6}/64"))
-        links.add_default_routes((self.client, "eth0"), (ROUTER, ROUTER_V6))
-        for origin, interface, address in (
-            (self.origin1, "origin1", ORIGIN_1),
-            (self.origin2, "origin2", ORIGIN_2),
-        ):
-            gateway = GATEWAYS[address]
-            links.add_addresses((self.router, interface), (f"{gateway}/64",))
-            links.add_addresses((origin, "eth0"), (f"{address}/64",))
-            links.add_default_routes((origin, "eth0"), (gateway,))
+        has_v6 = self.topology.client_path_mtu is None
+        addresses = [f"{CLIENT}/24", *([f"{CLIENT_V6}/64"] if has_v6 else [])]
+        gateways = [f"{ROUTER}/24", *([f"{ROUTER_V6}/64"] if has_v6 else [])]
+        self._address_path("client", (self.router, "client0"), (self.client, "eth0"), gateways, addresses, CLIENT_PATH)
+        for name, origin, address in (("origin1", self.origin1, ORIGIN_1), ("origin2", self.origin2, ORIGIN_2)):
+            start, end, gateway = (self.router, name), (origin, "eth0"), f"{GATEWAYS[address]}/64"
+            self._address_path(name, start, end, [gateway], [f"{address}/64"], ORIGIN_1_PATH)
         self.router.sysctl("net.ipv4.ip_forward", 1)
         self.router.sysctl("net.ipv6.conf.all.forwarding", 1)
+
+    def _address_path(
+        self,
+        name: str,
+        start: links.End,
+        end: links.End,
+        gateways: Sequence[str],
+        addresses: Sequence[str],
+        path: tuple[tuple[str, str], tuple[str, str]],
+    ) -> None:
+        """Give the path from `start` at our router to `end` its addresses and routes; `path` is for a narrow one only."""
+        if f"{name}-near" in self.hops:
+            near, far = self.hops[f"{name}-near"], self.hops[f"{name}-far"]
+            (at_start, at_near), (at_near_end, at_far) = path
+            links.add_addresses(start, (at_start,))
+            links.add_addresses((near, "router"), (at_near,))
+            links.add_addresses((near, "end"), (at_near_end,))
+            links.add_addresses((far, "router"), (at_far,))
+            network = str(ipaddress.ip_interface(gateways[0]).network)
+            links.add_route(start, network, _host(at_near))
+            links.add_route((near, "end"), network, _host(at_far))
+            links.add_default_routes((near, "router"), (_host(at_start),))
+            links.add_default_routes((far, "router"), (_host(at_near_end),))
+            start = (far, "end")
+        links.add_addresses(start, gateways)
+        links.add_addresses(end, addresses)
+        links.add_default_routes(end, [_host(gateway) for gateway in gateways])
 
     @property
     def authority(self) -> Authority:
