@@ -33,7 +33,7 @@ offloads_v4 = st.one_of(packets.no_offload, packets.partial(20))
 offloads_v6 = st.one_of(packets.no_offload, packets.partial(40))
 
 
-@settings(max_examples=1500)
+@settings(max_examples=800)
 @given(any_deltas, packets.segments(), packets.payloads, offloads_v4, packets.byte, hops)
 def test_a_packet_to_the_backend_is_what_the_codec_would_make_of_it(
     deltas: Deltas, header: TcpHeader, payload: bytes, vnet: VnetHeader, tos: int, ttl: int
@@ -42,7 +42,7 @@ def test_a_packet_to_the_backend_is_what_the_codec_would_make_of_it(
     assert to_backend(make_splice(deltas), packet, vnet) == twin.to_backend(deltas, vnet, packet)
 
 
-@settings(max_examples=1500)
+@settings(max_examples=800)
 @given(any_deltas, packets.segments(), packets.payloads, offloads_v6, packets.byte, hops)
 def test_a_packet_to_the_client_is_what_the_codec_would_make_of_it(
     deltas: Deltas, header: TcpHeader, payload: bytes, vnet: VnetHeader, tos: int, ttl: int
@@ -173,6 +173,101 @@ def test_packets_that_may_be_fragmented_have_identifications_of_their_own() -> N
     assert [ipv4.parse(result).identification for result in results] == [1, 2, 3]
 
 
+def test_a_super_packet_takes_an_identification_for_each_of_its_segments() -> None:
+    splice, vnet = make_splice(PLAIN), VnetHeader(NEEDS_CSUM, GSO_TCPV6, 0, 1000, 40, 16)
+    first = to_client(splice, from_backend(PLAIN, HEADER, bytes(4500), vnet), vnet)[1]
+    following = to_client(splice, from_backend(PLAIN, HEADER, b""))[1]
+    assert ipv4.parse(first).identification == 1
+    assert ipv4.parse(following).identification >= 1 + 5
+
+
+def test_options_behind_the_end_of_the_list_are_left_alone() -> None:
+    deltas = replace(PLAIN, seq_delta=12345, ts_delta=999)
+    behind = b"\x00\x02\x08\x0a" + bytes(8) + b"\x01\x01\x05\x0a" + bytes(8)
+    header = HEADER._replace(options=behind)
+    assert twin.split_v6(to_backend(make_splice(deltas), from_client(deltas, header, b""))[1])[1].options == behind
+    assert twin.split_v4(to_client(make_splice(deltas), from_backend(deltas, header, b""))[1])[1].options == behind
+
+
+def edited(packet: bytes, at: int, value: bytes) -> bytes:
+    """`packet` with other bytes at `at`, the IPv4 header's checksum put right."""
+    changed = bytearray(packet)
+    changed[at : at + len(value)] = value
+    if changed[0] >> 4 == 4:
+        changed[10:12] = bytes(2)
+        changed[10:12] = (0xFFFF - twin.loop_sum(bytes(changed[:20]))).to_bytes(2, "big")
+    return bytes(changed)
+
+
+def dont_fragment(packet: bytes) -> bytes:
+    return edited(packet, 6, b"\x40")
+
+
+PARTIAL_V4, PARTIAL_V6 = VnetHeader(NEEDS_CSUM, 0, 0, 0, 20, 16), VnetHeader(NEEDS_CSUM, 0, 0, 0, 40, 16)
+SIZED = [(NO_OFFLOAD, NO_OFFLOAD, 700), (PARTIAL_V4, PARTIAL_V6, 700)]
+SUPER_V4, SUPER_V6 = (
+    PARTIAL_V4._replace(gso_type=GSO_TCPV4, gso_size=700),
+    PARTIAL_V6._replace(gso_type=GSO_TCPV6, gso_size=700),
+)
+SIZED += [(SUPER_V4, SUPER_V6, 3000)]
+
+
+def passes_to_backend(packet: bytes, vnet: VnetHeader, *, limit: int, unfragmented: int, vetted: bool = False) -> bool:
+    splice = make_splice(PLAIN, max_to_backend=limit, unfragmented_to_backend=unfragmented)
+    frame = dirty_frame(packet, vnet)
+    before = bytes(frame.buffer)
+    has_passed = splice.to_backend(frame, 1.0, vetted=vetted) is not None
+    assert has_passed == (splice.packets_to_backend == 1) == (bytes(frame.buffer) != before)
+    return has_passed
+
+
+@pytest.mark.parametrize(("vnet", "_", "payload_length"), SIZED)
+def test_what_would_not_fit_the_way_to_the_backend_is_left_alone(vnet: VnetHeader, _: VnetHeader, payload_length: int) -> None:
+    """An IPv4 packet, or a super-packet's segment, of 740 bytes."""
+    packet = dont_fragment(from_client(PLAIN, HEADER, bytes(payload_length), vnet))
+    assert passes_to_backend(packet, vnet, limit=740, unfragmented=600)
+    assert not passes_to_backend(packet, vnet, limit=739, unfragmented=600)
+    assert passes_to_backend(packet, vnet, limit=739, unfragmented=600, vetted=True)
+
+
+@pytest.mark.parametrize(("vnet", "_", "payload_length"), SIZED)
+def test_what_may_be_fragmented_and_would_have_to_be_is_left_alone(
+    vnet: VnetHeader, _: VnetHeader, payload_length: int
+) -> None:
+    packet = from_client(PLAIN, HEADER, bytes(payload_length), vnet)
+    if ipv4.parse(packet).dont_fragment:
+        packet = edited(packet, 6, b"\x00")
+    assert passes_to_backend(packet, vnet, limit=2000, unfragmented=740)
+    assert not passes_to_backend(packet, vnet, limit=2000, unfragmented=739)
+    assert passes_to_backend(packet, vnet, limit=2000, unfragmented=739, vetted=True)
+    assert passes_to_backend(dont_fragment(packet), vnet, limit=2000, unfragmented=739)
+
+
+@pytest.mark.parametrize(("_", "vnet", "payload_length"), SIZED)
+def test_what_would_not_fit_the_way_to_the_client_is_left_alone(_: VnetHeader, vnet: VnetHeader, payload_length: int) -> None:
+    packet = from_backend(PLAIN, HEADER, bytes(payload_length), vnet)
+    for limit, vetted, passes in ((740, False, True), (739, False, False), (739, True, True)):
+        splice, frame = make_splice(PLAIN, max_to_client=limit), dirty_frame(packet, vnet)
+        before = bytes(frame.buffer)
+        assert (splice.to_client(frame, 1.0, vetted=vetted) is not None) is passes
+        assert (bytes(frame.buffer) != before) is passes
+
+
+def test_the_last_acknowledgments_are_noted_in_their_receivers_numbers() -> None:
+    deltas = replace(PLAIN, seq_delta=500)
+    splice = make_splice(deltas)
+    to_backend(splice, from_client(deltas, HEADER._replace(ack=2000), b""))
+    to_client(splice, from_backend(deltas, HEADER._replace(ack=3000), b""))
+    assert (splice.backend_acked, splice.client_acked) == (1500, 3000)
+
+
+def test_a_number_in_a_segment_without_ack_is_not_noted() -> None:
+    splice, header = make_splice(PLAIN), HEADER._replace(flags=tcp.RST, ack=2000)
+    to_backend(splice, from_client(PLAIN, header, b""), vetted=True)
+    to_client(splice, from_backend(PLAIN, header, b""), vetted=True)
+    assert (splice.backend_acked, splice.client_acked) == (0, 0)
+
+
 def test_the_largest_ipv4_packet_goes_to_the_backend() -> None:
     packet = from_client(PLAIN, HEADER, bytes(65_535 - 40))
     assert to_backend(make_splice(PLAIN), packet) == twin.to_backend(PLAIN, NO_OFFLOAD, packet)
@@ -201,19 +296,8 @@ def test_the_payload_is_not_moved() -> None:
     assert frame.buffer[frame.end - 7 : frame.end] == b"payload"
 
 
-def edited(packet: bytes, at: int, value: bytes) -> bytes:
-    """`packet` with other bytes at `at`, the IPv4 header's checksum put right."""
-    changed = bytearray(packet)
-    changed[at : at + len(value)] = value
-    if changed[0] >> 4 == 4:
-        changed[10:12] = bytes(2)
-        changed[10:12] = (0xFFFF - twin.loop_sum(bytes(changed[:20]))).to_bytes(2, "big")
-    return bytes(changed)
-
-
 V4 = from_client(PLAIN, HEADER, b"payload")
 V6 = from_backend(PLAIN, HEADER, b"payload")
-PARTIAL_V4, PARTIAL_V6 = VnetHeader(NEEDS_CSUM, 0, 0, 0, 20, 16), VnetHeader(NEEDS_CSUM, 0, 0, 0, 40, 16)
 
 NOT_PLAIN_V4 = {
     "options in the IP header": (edited(V4, 0, b"\x46"), NO_OFFLOAD),

@@ -79,6 +79,13 @@ def test_a_reset_is_doubted_first(state: State) -> None:
     assert follow(Happening.RESET, Happening.REVIVED, start=state) is State.ESTABLISHED
 
 
+@pytest.mark.parametrize("state", [State.ESTABLISHED, State.CLIENT_FIN, State.BACKEND_FIN])
+def test_an_idle_flow_is_probed_before_it_is_given_up(state: State) -> None:
+    assert next_state(state, Happening.TIMED_OUT) is State.PROBING
+    assert follow(Happening.TIMED_OUT, Happening.REVIVED, start=state) is State.ESTABLISHED
+    assert follow(Happening.TIMED_OUT, Happening.RESET, start=state) is State.TRANSITORY
+
+
 def test_a_reset_after_both_fins_changes_nothing() -> None:
     assert next_state(State.BOTH_FIN, Happening.RESET) is State.BOTH_FIN
 

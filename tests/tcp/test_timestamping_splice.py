@@ -172,11 +172,21 @@ def test_the_largest_packet_with_the_option_is_as_large_as_ipv4_allows() -> None
     assert checksums_hold(result)
 
 
-def test_a_packet_that_the_option_would_make_too_large_is_left_alone() -> None:
+@pytest.mark.parametrize("vetted", [False, True])
+def test_a_packet_that_the_option_would_make_too_large_is_left_alone(vetted: bool) -> None:
     frame = Frame(from_backend(PLAIN, HEADER, bytes(65_535 - 20 - 20 - 11)))
     before, splice = bytes(frame.buffer), running_splice()
-    assert splice.to_client(frame, 100.0) is None
+    assert splice.to_client(frame, 100.0, vetted=vetted) is None
     assert (bytes(frame.buffer), splice.packets_to_client) == (before, 0)
+
+
+def test_the_option_counts_towards_what_fits_the_way_to_the_client() -> None:
+    for payload_length, passes in ((1500 - 20 - 20 - 12, True), (1500 - 20 - 20 - 11, False)):
+        splice = make_timestamping_splice(PLAIN)
+        splice.max_to_client = 1500
+        splice.start_clock(5000, 77, 100.0)
+        frame = Frame(from_backend(PLAIN, HEADER, bytes(payload_length)))
+        assert (splice.to_client(frame, 100.0) is not None) is passes
 
 
 def test_the_added_option_counts_as_no_payload() -> None:

@@ -1,0 +1,15 @@
+from kracauer.translate.identification import Identifications
+
+
+def test_numbers_follow_one_another_and_wrap() -> None:
+    numbers = Identifications(0xFFFE)
+    assert [numbers.take() for _ in range(4)] == [0xFFFE, 0xFFFF, 0, 1]
+
+
+def test_several_are_taken_at_once() -> None:
+    numbers = Identifications(10)
+    assert [numbers.take(5), numbers.take()] == [10, 15]
+
+
+def test_the_first_may_be_any_number() -> None:
+    assert Identifications(0x12345).take() == 0x2345
