@@ -142,6 +142,8 @@ class Engine:
         elif packet.protocol == ipv4.PROTOCOL_TCP:
             self._receive_client_segment(ingress.parse_tcp(frame, packet), frame, now)
         else:
+            # Deviation: RFC 7915 §4.5 has every transport protocol forwarded. A backend is chosen by a name in a TCP stream; no
+            # other protocol says which host it is for.
             # RFC 1122 §3.2.2.1: a host tells what it does not speak; a traceroute over UDP ends with this.
             code = icmpv4.PORT_UNREACHABLE if packet.protocol == _UDP else icmpv4.PROTOCOL_UNREACHABLE
             answer = IcmpAnswer(icmpv4.DESTINATION_UNREACHABLE, code)
@@ -180,13 +182,14 @@ class Engine:
         packet = ingress.take_v6(frame, context.reassembler_v6, now)
         if packet is None:
             return
-        if packet.protocol == ipv6.ICMPV6:
-            self._icmp.receive_v6(frame, packet, now)
-            return
         # What comes from inside the prefix would be one of our own packets, or forged to look like one.
         if addresses.extract(context.prefix, packet.src) is not None:
             raise Dropped(DropReason.ILLEGAL_SOURCE, "inside the prefix")
+        if packet.protocol == ipv6.ICMPV6:
+            self._icmp.receive_v6(frame, packet, now)
+            return
         if packet.protocol != ipv6.TCP:
+            # Deviation: RFC 7915 §5.5 has every transport protocol forwarded; what has no way to a backend has none back.
             raise Dropped(DropReason.NOT_TCP, f"next header {packet.protocol}")
         segment = ingress.parse_tcp(frame, packet)
         endpoints = segment.endpoints
@@ -195,6 +198,9 @@ class Engine:
             is_stale = endpoints.src in context.backend_addresses and endpoints.dst[:12] == context.prefix
             if is_stale and not segment.header.flags & tcp.RST:
                 # The backend keeps a connection that is no more; left alone it would keep it for hours.
+                # Deviation: RFC 5382 §4.3 leaves a SYN from this side unanswered for six seconds, in case the other side sends
+                # one too. No client expects to be dialled, so it is refused at once.
+                # Deviation: RFC 5382 §7.2 wants hairpinning. Backends reach each other without a translator.
                 self._opening.reset(segment, now)
             raise Dropped(DropReason.NO_FLOW)
         if flow.state in SPLICED:

@@ -22,12 +22,20 @@ _TYPE_AT_V4: Final = PACKET_START + 20
 _TYPE_AT_V6: Final = PACKET_START + 40
 # What a reported MTU may talk an MSS down to: below it an attacker would gain from it and no real link would.
 _MIN_MTU_V4: Final = 552
-# How far beyond what was acknowledged a quoted segment may lie, for its error to be believed (RFC 5927 §4.1).
+# How far beyond what was acknowledged a quoted segment may lie, for its error to be believed.
+# Deviation: RFC 5927 §4.1 takes what was sent as the bound. Nothing here keeps that number, so the largest windows in use are
+# the bound; the endpoint, which is sent the translated error in any case, holds it to the exact one.
 _BELIEVABLE_WINDOW: Final = 1 << 24
 
 
 class Icmp:
-    """Handles ICMP of both families. No message creates a flow, keeps it alive, or ends one that is spliced."""
+    """Handles ICMP of both families. No message creates a flow, keeps it alive, or ends one that is spliced.
+
+    Deviation: RFC 7915 §4.2 translates an Echo Request. A service address stands for many backends, none of which is meant, so
+    it is answered here.
+
+    Deviation: RFC 7915 §5.2 likewise; nothing listens on the clients' side that a backend would have to ping.
+    """
 
     def __init__(self, context: Context, dialing: Dialing) -> None:
         self._context = context
@@ -111,7 +119,14 @@ class Icmp:
         context.send(_NO_VNET + translated)
 
     def answer(self, data: bytes, answer: IcmpAnswer, now: float) -> None:
-        """Tell the sender of the packet `data` what became of it, where such a packet may be answered at all."""
+        """Tell the sender of the packet `data` what became of it, where such a packet may be answered at all.
+
+        Deviation: RFC 7915 §4.4 sends Communication Administratively Prohibited about any other discarded packet, and lets an
+        administrator choose. What is dropped without an answer here is malformed, forged or nobody's, and an answer to a forged
+        source serves the forger.
+
+        Deviation: RFC 7915 §5.4 likewise.
+        """
         context = self._context
         service = context.first_service
         if data[0] >> 4 == 4:
@@ -141,13 +156,15 @@ class Icmp:
         self._context.learn_path_mtu(flow.from_backend.src, max(mtu, ipv6.MIN_MTU), now)
 
     def _source_v4(self, flow: Flow, src: bytes) -> bytes:
-        """The IPv4 address that stands for the sender of an ICMPv6 error (RFC 6791 §3)."""
+        """The IPv4 address that stands for the sender of an ICMPv6 error (RFC 6791 §3).
+
+        Deviation: RFC 6791 §4 recommends an extension with the IPv6 address. It would tell every client how the network behind
+        the service is built.
+        """
         context = self._context
-        embedded = addresses.extract(context.prefix, src)
-        if embedded is not None:
-            return embedded
         if context.router_sources and flow.from_backend is not None and src != flow.from_backend.src:
-            # Always the same one for the same router, so that a traceroute shows its hops apart.
+            # Deviation: RFC 6791 §5 recommends a random one. Always the same one for the same router, so that a traceroute
+            # shows the same hop thrice and its hops apart.
             return context.router_sources[word_sum(src) % len(context.router_sources)]
         return flow.from_client.dst
 

@@ -1,4 +1,7 @@
-"""IPv4 addresses embedded in a /96 prefix, and addresses that no packet may come from (RFC 6052 §2.2, RFC 1122 §3.2.1.3)."""
+"""IPv4 addresses embedded in a /96 prefix, and addresses that no packet may come from (RFC 6052 §2.2, RFC 1122 §3.2.1.3).
+
+Deviation: RFC 6052 §2.2 has five other prefix lengths. A /96 is the one whose addresses can be read with the eye.
+"""
 
 import ipaddress
 from typing import Final
@@ -7,6 +10,7 @@ PREFIX_BYTES: Final = 12
 
 # Sources a router must not forward from (RFC 1812 §5.3.7): this network, loopback, multicast, class E with the broadcast.
 _ILLEGAL_FIRST_BYTES: Final = frozenset((0, 127, *range(224, 256)))
+_LINK_LOCAL: Final = bytes((169, 254))  # never forwarded (RFC 3927 §2.7)
 _V4_MAPPED: Final = ipaddress.IPv6Address("::ffff:0:0").packed[:PREFIX_BYTES]
 
 
@@ -22,7 +26,7 @@ def extract(prefix: bytes, address: bytes) -> bytes | None:
 
 def is_legal_source_v4(address: bytes) -> bool:
     """Whether an IPv4 packet may come from `address`."""
-    return address[0] not in _ILLEGAL_FIRST_BYTES
+    return address[0] not in _ILLEGAL_FIRST_BYTES and address[:2] != _LINK_LOCAL
 
 
 def is_legal_source_v6(address: bytes) -> bool:

@@ -2,7 +2,7 @@
 
     python tests/bench/engine.py --packets 200000
 
-Prints the best of several rounds for each path. To compare two versions, run it in turns with each one's checkout on PYTHONPATH.
+Prints the best of several rounds for each path. To compare two versions, run it in turns with each one's checkout on the path.
 """
 
 import argparse
