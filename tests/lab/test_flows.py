@@ -1,6 +1,7 @@
 """What becomes of connections when clients, backends or the daemon do not behave, or ports come back."""
 
 import contextlib
+import hashlib
 import socket
 import struct
 import threading
@@ -34,20 +35,20 @@ def visit_from(site: Lab, port: int, name: str) -> Visit:
 
 def test_a_client_port_is_reused_at_once_for_another_name(site: Lab) -> None:
     for name, origin in (("www.example.com", "origin1"), ("shop.example.net", "origin2")) * 3:
-        result = visit_from(site, 41_000, name)
+        result = visit_from(site, 21_000, name)
         assert (result.failure, result.seen.get("server")) == (None, origin)
-        assert result.seen["port"] == 41_000
+        assert result.seen["port"] == 21_000
 
 
 def test_a_client_port_is_reused_at_once_for_the_same_name(site: Lab) -> None:
     for _ in range(5):
-        result = visit_from(site, 41_001, "www.example.com")
-        assert (result.failure, result.seen.get("port")) == (None, 41_001)
+        result = visit_from(site, 21_001, "www.example.com")
+        assert (result.failure, result.seen.get("port")) == (None, 21_001)
 
 
 def test_a_client_port_is_reused_after_a_reset(site: Lab) -> None:
     for _ in range(5):
-        with bound(site, 41_002) as connection:
+        with bound(site, 21_002) as connection:
             connection.connect((SERVICE, 80))
             assert ask(connection, b"www.example.com").startswith(b"HTTP/1.1 200 ")
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
@@ -67,17 +68,17 @@ def ask(connection: socket.socket, name: bytes) -> bytes:
 
 
 def test_one_client_port_on_two_service_addresses_is_never_mixed_up_at_one_backend(site: Lab) -> None:
-    with bound(site, 41_003) as first, bound(site, 41_003) as second:
+    with bound(site, 21_003) as first, bound(site, 21_003) as second:
         first.connect((SERVICE, 80))
-        assert b'"port": 41003' in ask(first, b"www.example.com")
+        assert b'"port": 21003' in ask(first, b"www.example.com")
         second.connect((SERVICE_2, 80))
         with contextlib.suppress(ConnectionError):  # to the backend the two would be one connection
             assert ask(second, b"www.example.com") == b""
-        assert b'"port": 41003' in ask(first, b"www.example.com")
+        assert b'"port": 21003' in ask(first, b"www.example.com")
 
 
 def test_one_client_port_on_two_service_addresses_serves_two_backends(site: Lab) -> None:
-    with bound(site, 41_004) as first, bound(site, 41_004) as second:
+    with bound(site, 21_004) as first, bound(site, 21_004) as second:
         first.connect((SERVICE, 80))
         second.connect((SERVICE_2, 80))
         assert b'"server": "origin1"' in ask(first, b"www.example.com")
@@ -172,6 +173,58 @@ def test_a_daemon_started_again_after_being_killed_serves_new_connections(build_
     config = (lab.directory / "kracauer-config.toml").read_text(encoding="utf-8")
     lab.start_daemon(config)
     assert visit(lab.client, "http", "www.example.com", SERVICE).status == 200
+
+
+def test_a_client_that_stops_reading_stops_the_origin_and_gets_all_of_it_later(site: Lab) -> None:
+    length = 32 * MIB  # more than both ends and everything between them can hold
+    with connect(site.client, SERVICE, "www.example.com") as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        connection.sendall(b"GET /bytes/%d HTTP/1.1\r\nHost: www.example.com\r\nConnection: close\r\n\r\n" % length)
+        time.sleep(1.5)  # a closed window, and probes of it
+        received = hashlib.sha256()
+        head, _, body = connection.recv(4096).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        while body:
+            received.update(body)
+            body = connection.recv(1 << 18)
+        assert received.hexdigest() == content.digest(length)
+
+
+def test_keep_alives_are_answered_by_the_origin_through_the_service(site: Lab) -> None:
+    with connect(site.client, SERVICE, "www.example.com") as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 1)
+        assert ask(connection, b"www.example.com").startswith(b"HTTP/1.1 200 ")
+        time.sleep(2.5)  # unanswered, they would have ended the connection
+        assert ask(connection, b"www.example.com").startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_client_that_never_says_whom_it_wants_is_let_go(build_site: BuildSite) -> None:
+    lab = build_site(timeouts={"peek_s": 1})
+    with lab.client.open_socket() as connection:
+        connection.settimeout(10)
+        connection.connect((SERVICE, 443))
+        connection.sendall(b"\x16\x03\x01\x02\x00")
+        before = time.monotonic()
+        with contextlib.suppress(ConnectionResetError):
+            while connection.recv(100):
+                pass
+        assert 0.5 < time.monotonic() - before < 5
+
+
+@pytest.mark.xfail(reason="the window closes a little before the bound: the client waits until peek_s instead", strict=False)
+def test_a_hello_beyond_every_bound_is_refused(site: Lab) -> None:
+    with site.client.open_socket() as connection:
+        connection.settimeout(10)
+        connection.connect((SERVICE, 80))
+        with contextlib.suppress(ConnectionError):
+            connection.sendall(b"GET /" + b"x" * 200_000)
+        with contextlib.suppress(ConnectionError):
+            answer = connection.recv(100)
+            assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+    assert visit(site.client, "http", "www.example.com", SERVICE).status == 200
 
 
 def test_an_idle_connection_goes_on_after_a_pause(site: Lab) -> None:
