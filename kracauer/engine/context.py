@@ -24,6 +24,7 @@ from kracauer.wire.buffer import Buffer
 RESETS_PER_SECOND: Final = 500.0
 RESET_BURST: Final = 1000.0
 # ICMP errors and echo replies: RFC 1812 §4.3.2.8 and RFC 4443 §2.4 (f) ask for a limit; this is what Linux has by default.
+# Deviation: RFC 1812 §4.3.2.8 wants it configurable. Nobody has named a network that needs another.
 ERRORS_PER_SECOND: Final = 1000.0
 ERROR_BURST: Final = 50.0
 

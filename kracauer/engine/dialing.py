@@ -74,7 +74,11 @@ class Dialing:
             raise Dropped(DropReason.UNEXPECTED, f"flags {header.flags:#05x} in answer to a SYN")
 
     def handle_unreachable(self, flow: Flow, seq: int, now: float) -> None:
-        """Take in an ICMPv6 error about the SYN with `seq`; raises Dropped when that is not the SYN that was sent."""
+        """Take in an ICMPv6 error about the SYN with `seq`; raises Dropped when that is not the SYN that was sent.
+
+        Deviation: RFC 5382 §7.3 lets no ICMP message end a connection. This one ends an attempt to open one, on the word of an
+        error that quotes its secret number (RFC 5927 §4.1), and the next backend is tried.
+        """
         if flow.dial is None or flow.handshake is None or flow.handshake.client_isn != seq:
             raise Dropped(DropReason.UNEXPECTED, "ICMPv6 error about another segment")
         self._fail(flow, flow.dial, FailureReason.UNREACHABLE, now)

@@ -63,6 +63,8 @@ def take_v4(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None
         has_source_route = ipv4.has_unexpired_source_route(header.options)
     except ParseError as error:
         raise Dropped(DropReason.MALFORMED_IPV4, str(error)) from None
+    # Deviation: RFC 7915 §4.1 translates ICMP errors from such addresses all the same, to help in finding faults. Routers keep
+    # them from getting here (RFC 1812 §5.3.7), and a forger needs no more addresses to choose from.
     if not addresses.is_legal_source_v4(header.src):
         raise Dropped(DropReason.ILLEGAL_SOURCE)
     if has_source_route:
@@ -92,7 +94,12 @@ def take_v4(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None
 
 
 def take_v6(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None:
-    """Verify the IPv6 packet in `frame` and strip its extension headers; otherwise as `take_v4`."""
+    """Verify the IPv6 packet in `frame` and strip its extension headers; otherwise as `take_v4`.
+
+    Deviation: RFC 7915 §5.1.1 translates each fragment alone, and drops those whose Fragment header is followed by another
+    extension header. Ports and sequence numbers are in the first one only, so datagrams are put together (RFC 6146 §3.4), and
+    then no header is out of reach.
+    """
     packet = frame.view[PACKET_START : frame.end]
     try:
         header = ipv6.parse(packet)

@@ -40,6 +40,7 @@ class Opening:
     def answer_syn(self, segment: Segment, listener: ListenerState, flow: Flow | None, now: float) -> None:
         """Answer a SYN with a cookie and keep nothing of it; a flow it may be about to replace is only marked."""
         context, header, endpoints = self._context, segment.header, segment.endpoints
+        # Deviation: RFC 5382 §4.2 wants simultaneous opens supported. No backend dials a client, so none meets a SYN half way.
         if header.flags & (tcp.ACK | tcp.RST | tcp.FIN) or not endpoints.src_port:
             raise Dropped(DropReason.ILLEGAL_FLAGS, f"flags {header.flags:#05x}")
         try:
@@ -64,6 +65,8 @@ class Opening:
                 options=tcp.build_options(syn_ack_options(offer, options, cookie.tsval)),
             )
         )
+        # Deviation: RFC 5961 §4.2 answers a SYN on an open connection with an ACK, so that a client that has lost its own end
+        # resets it first. The cookie proves the client as well as that reset would, and saves it a round trip.
         if flow is not None and flow.client_isn != header.seq:
             # From here each of the flow's segments is held against this SYN, until one completes the new handshake or the
             # cookie is too old for that. An attacker who forges SYNs costs the flow its fast path, nothing else.
@@ -94,6 +97,8 @@ class Opening:
         if context.flows.is_full:
             retired = context.flows.oldest_retired
             if retired is None:
+                # Deviation: RFC 5508 §6 tells the sender of what no room is left for. The client repeats itself, and may find
+                # room by then.
                 raise Dropped(DropReason.TABLE_FULL, f"limits.flows: {context.flows.capacity}")
             context.close(retired, CloseReason.SUPERSEDED, now)
         code, encoded_offer, tsval = found
@@ -122,8 +127,8 @@ class Opening:
         assert handshake is not None
         if header.flags & tcp.RST:
             held = handshake.held
-            # RFC 5961 §3.2 wants the exact number; the client's RST carries the end of what it sent, of which some may be
-            # lost, or what an ACK of ours named. Anything else gets a challenge.
+            # Deviation: RFC 5961 §3.2 wants the exact number. The client's RST carries the end of what it sent, of which some
+            # may be lost, or what an ACK of ours named. Anything else gets a challenge, in the window or out of it.
             if 0 <= sequence.distance(held.start, header.seq) <= sequence.distance(held.start, held.end_seq):
                 self._dialing.hang_up(flow)
                 self._context.close(flow, CloseReason.CLIENT_ABORTED, now)
@@ -137,7 +142,11 @@ class Opening:
             self._hold(flow, handshake, segment, now)
 
     def expire_peek(self, flow: Flow, now: float) -> None:
-        """Give up on a client that has not said whom it wants."""
+        """Give up on a client that has not said whom it wants.
+
+        Deviation: RFC 5382 §5 gives a connection that is still opening four minutes. It protects endpoints from a translator
+        that forgets in silence; until the splice Kracauer is an endpoint itself, and says that it gives up.
+        """
         self._dialing.reset_client(flow)
         self._context.close(flow, CloseReason.PEEK_TIMEOUT, now)
 
@@ -163,6 +172,8 @@ class Opening:
             case Arrival.IN_ORDER if flow.state is State.PEEKING:
                 self._peek(flow, handshake, now)
             case Arrival.IN_ORDER:
+                # Deviation: RFC 9293 §3.8.6.3 has an ACK wait half a second at most. What is acknowledged the client forgets;
+                # what is not stays its own to repeat, until a backend has it.
                 pass
             case Arrival.OUT_OF_ORDER:
                 # The duplicate ACK has the client repeat what is missing at once (RFC 5681 §4.2) and relieves it of nothing.

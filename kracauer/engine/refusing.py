@@ -65,6 +65,7 @@ class Refusing:
         refusal = flow.refusal
         assert refusal is not None
         if segment.header.flags & tcp.RST:
+            # Deviation: RFC 5961 §3.2 answers a RST elsewhere in the window with an ACK. This connection ends in seconds.
             if segment.header.seq == refusal.ack:
                 self._context.close(flow, CloseReason.REFUSED, now)
             return

@@ -21,8 +21,9 @@ _CLIENT: Final = 1
 _BACKEND: Final = 2
 _BOTH: Final = _CLIENT | _BACKEND
 _NO_VNET: Final = bytes(10)
-# How far beyond what was acknowledged a RST may lie to be believed: what the largest windows in use have in flight. Beyond it
-# the endpoints still judge the RST for themselves.
+# How far beyond what was acknowledged a RST may lie to be believed: what the largest windows in use have in flight.
+# Deviation: RFC 5961 §3.2 wants the exact number, which only an endpoint knows. Both are sent every RST and judge it for
+# themselves; here it decides just how long a silent flow is kept.
 _BELIEVABLE_WINDOW: Final = 1 << 24
 
 
@@ -97,6 +98,8 @@ class Spliced:
                 self._context.send(delivery.repeat(now))
             self._context.timers.schedule(flow, min(delivery.deadline, delivery.give_up_at))
             return
+        # Deviation: RFC 6146 §3.5.2.2 counts from the second FIN. Counted from the last packet, a late FIN still finds the
+        # flow; one that is kept so gives way to a new one at once.
         deadline = splice.last_seen + self._timeout_s(flow)
         if now < deadline:
             self._context.timers.schedule(flow, deadline)

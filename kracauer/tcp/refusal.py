@@ -9,6 +9,8 @@ from kracauer.wire.tcp import TcpHeader
 
 INITIAL_RTO_S: Final = 1.0
 GIVE_UP_S: Final = 10.0
+# Deviation: RFC 9293 §3.6.1 has the side that closes first wait for twice the segment lifetime. A second is enough to repeat a
+# lost ACK; the client chooses the ports, and a new connection is told from an old one by its cookie.
 LINGER_S: Final = 1.0
 
 

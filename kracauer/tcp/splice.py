@@ -5,6 +5,10 @@ The client's own sequence numbers, window scale and TSval reach the backend as t
     towards the client    seq += δ    TSval += τ    window by the difference of the two scales the backend is believed to have
     towards the backend   ack −= δ    TSecr −= τ    SACK edges −= δ    window unscaled where the backend knows no scaling
 
+Deviation: RFC 7915 §4.1 wants an option to ignore the TOS octet, for networks that give it its old meaning. None has asked.
+
+Deviation: RFC 7915 §5.1 likewise for the traffic class.
+
 This is the hot path: `to_backend` and `to_client` take a frame apart with one unpack, put the new headers in place with one
 pack each way, and never touch the payload. They are written flat on purpose; the tests hold them to a twin made of the codec.
 """
@@ -284,6 +288,9 @@ def _shift_options(buffer: bytearray, at: int, end: int, edge_delta: int, tsval_
     """Move SACK edges and timestamps by the deltas, in place; returns the checksum's difference, removed minus added.
 
     Options not known, and everything behind one whose length is illegal, stay as they are: the endpoints judge them.
+
+    Deviation: RFC 2018 §4 sends SACK only to whom permits it. Where a backend turns out not to, the client's blocks still pass;
+    a TCP without SACK skips them.
     """
     start = at
     before = word_sum(buffer[start:end])
@@ -310,7 +317,10 @@ class TimestampingSplice(Splice):
     """A splice whose client was promised timestamps that its backend then did not speak: they are made here (RFC 7323 §3.2).
 
     An IPv4 header is 20 bytes shorter than the IPv6 header it replaces, so the 12 bytes of the option fit any path that the
-    packet fitted before. The client's own timestamps pass on to the backend, which ignores an option it has not agreed to.
+    packet fitted before.
+
+    Deviation: RFC 7323 §3.2 has timestamps sent only where both ends have agreed to them. The client's own pass on to the
+    backend, which ignores an option it has not agreed to; to take them out would cost each packet a copy.
     """
 
     __slots__ = ("_clock_origin", "client_tsval")

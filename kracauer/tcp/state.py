@@ -68,6 +68,8 @@ SPLICED: Final = frozenset(
     (State.ESTABLISHED, State.CLIENT_FIN, State.BACKEND_FIN, State.BOTH_FIN, State.TRANSITORY, State.PROBING)
 )
 # Either end may have forgotten a connection in these states, so a new one may take its addresses and ports.
+# Deviation: RFC 7857 §2.2 keeps a session four minutes after a RST. It is kept so unless its place or its addresses and ports
+# are needed: what is left of it serves stragglers, what takes its place a client that waits.
 SUPERSEDABLE: Final = frozenset((State.BOTH_FIN, State.TRANSITORY))
 
 

@@ -1,7 +1,8 @@
 """One fragmented datagram of either family on its way to being whole (RFC 791 §3.2, RFC 8200 §4.5, RFC 5722 §4).
 
-Overlaps end a datagram in IPv4 too, where RFC 791 would let the later bytes win: endpoints and filters differ in which they
-take, and no sender makes them on purpose but to be seen differently by the two (RFC 1858 §4, RFC 3128 §1).
+Deviation: RFC 791 §3.2 lets the later bytes win where IPv4 fragments overlap. Here an overlap ends a datagram of either family:
+endpoints and filters differ in which bytes they take, and no sender makes overlaps on purpose but to be seen differently by the
+two (RFC 1858 §4, RFC 3128 §1).
 """
 
 import struct

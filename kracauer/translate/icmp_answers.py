@@ -70,6 +70,9 @@ def echo_reply_v4(packet: bytes) -> bytes | None:
     """Return the whole IPv4 packet that answers the echo request in `packet`; None when it is none, or not to be answered.
 
     The identification is the request's own: as unique on the way back as it was on the way here (RFC 6864 §4).
+
+    Deviation: RFC 1122 §3.2.2.6 has the reply take the request's source route back, and keep its other options. Source routes
+    are refused by most networks and used by none; the options of a translated packet are not kept either.
     """
     try:
         header, message = icmp_errors.parse_v4(packet)

@@ -107,7 +107,10 @@ def v6_to_v4(kind: int, code: int, rest: int, mtus: LinkMtus) -> Verdict:
 def path_mtu_v4(rest: int, quoted_total_length: int) -> int:
     """Return the IPv4 path MTU that a Fragmentation Needed tells: its own, or where it has none the plateau below the packet.
 
-    RFC 1191 §5, §7; RFC 7915 §4.2 asks for a plateau of 1280 or more, which the bound on the translated value comes to.
+    RFC 1191 §7; RFC 7915 §4.2 asks for a plateau of 1280 or more, which the bound on the translated value comes to.
+
+    Deviation: RFC 1191 §5 takes the header's length off a Total Length that is not below the MTU known so far, because routers
+    after 4.2BSD added it. What is known so far is the endpoint's; those routers are gone.
     """
     mtu = rest & 0xFFFF
     return mtu or next((plateau for plateau in _PLATEAUS if plateau < quoted_total_length), _PLATEAUS[-1])
@@ -121,7 +124,8 @@ def packet_too_big_mtu(path_mtu: int, mtus: LinkMtus) -> int:
 def fragmentation_needed_mtu(path_mtu: int, mtus: LinkMtus) -> int:
     """Return the MTU for a Fragmentation Needed when the IPv6 path takes `path_mtu` (RFC 7915 §5.2).
 
-    No IPv6 path takes less than 1280, whoever says so: RFC 8201 §4 has smaller values ignored, and RFC 8021 §2 tells why.
+    Deviation: RFC 7915 §5.2 subtracts 20 from any value. No IPv6 path takes less than 1280, whoever says so: RFC 8201 §4 has
+    smaller values ignored, and RFC 8021 §2 tells why.
     """
     path_mtu = max(path_mtu, ipv6.MIN_MTU)
     return min(path_mtu - HEADER_DIFFERENCE, mtus.v4, mtus.v6 - HEADER_DIFFERENCE, 0xFFFF)

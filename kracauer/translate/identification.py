@@ -1,4 +1,8 @@
-"""Identification numbers for the IPv4 packets that may still be fragmented on their way (RFC 6864 §4.2, RFC 7915 §5.1)."""
+"""Identification numbers for the IPv4 packets that may still be fragmented on their way (RFC 6864 §4.2, RFC 7915 §5.1).
+
+Deviation: RFC 6864 §4.2 has no number come again within a datagram's lifetime, which would limit all packets of 1260 bytes or
+less to some 500 a second. RFC 7915 §5.1 wants DF clear on them; checksums find out the few that are wrongly joined.
+"""
 
 
 class Identifications:
