@@ -1,7 +1,10 @@
 """The packet that an ICMP error quotes: found out about, and translated back to the side that sent it (RFC 7915 §4.3, §5.3).
 
 A quote is cut off anywhere behind the first eight bytes of TCP, and a router between may have left its header checksum stale,
-so neither the lengths nor the checksum of an inner header are held against it. What counts is which flow it names.
+so its lengths are not held against it. What counts is which flow it names.
+
+Deviation: RFC 5508 §4.1 drops an error whose inner header has a wrong checksum. Routers that change a header before they quote
+it leave the checksum stale, and an error lost for that is a transfer that hangs.
 """
 
 import struct
@@ -125,7 +128,7 @@ def translate_v4(inner: InnerV4, mapping: QuoteMapping) -> bytes:
         offset_more = header.fragment_offset << 3 | header.more_fragments
         extension = _FRAGMENT_LAYOUT.pack(ipv6.TCP, 0, offset_more, header.identification)
     payload_length = len(extension) + header.total_length - header.length
-    outcome = IPv6Header(header.tos, 0, min(payload_length, 0xFFFF), next_header, header.ttl, mapping.src, mapping.dst)
+    outcome = IPv6Header(header.tos, 0, payload_length, next_header, header.ttl, mapping.src, mapping.dst)
     return ipv6.build(outcome) + extension + translate_segment(inner.segment, header.src + header.dst, mapping)
 
 
