@@ -103,7 +103,7 @@ def test_the_mss_fits_both_links_and_every_backend(network: str, mss: int) -> No
     offered(f"[network]\n{network}\n", FULL, f"win=65535 mss={mss} sackOK ts=t:500 ws=7")
 
 
-@pytest.mark.parametrize(("mss", "passed_on"), [(1460, 1440), (1459, 1440), (1400, 1400), (1399, 1340), (536, 536), (100, 216)])
+@pytest.mark.parametrize(("mss", "passed_on"), [(1460, 1440), (1459, 1440), (1400, 1400), (1399, 1340), (536, 536), (100, 88)])
 def test_the_clients_mss_is_passed_on_and_never_raised_where_it_is_a_sensible_one(mss: int, passed_on: int) -> None:
     Conversation().play(f"""
         0.00  C> S  c    mss={mss}
@@ -144,7 +144,6 @@ DIFFERENT = {
     "smaller window": ("win=28800 mss=1440 sackOK ts=9000:501 ws=7", "win=28800 mss=1440 sackOK ts=*:500 ws=7"),
     "nothing": ("win=4000", "win=4000 mss=1220"),
 }
-only_different = pytest.mark.parametrize(("syn_ack", "next_offer"), DIFFERENT.values(), ids=DIFFERENT)
 
 
 def delivered(syn_ack: str) -> str:
@@ -156,7 +155,7 @@ def window_of(syn_ack: str) -> str:
     return "" if "ws=" in syn_ack else " win=65535"
 
 
-@only_different
+@pytest.mark.parametrize(("syn_ack", "next_offer"), DIFFERENT.values(), ids=DIFFERENT)
 def test_the_next_offer_is_what_the_backend_showed(syn_ack: str, next_offer: str) -> None:
     talk = with_second_client()
     talk.play(AGREED).play(f"""
@@ -168,8 +167,8 @@ def test_the_next_offer_is_what_the_backend_showed(syn_ack: str, next_offer: str
     """)
 
 
-@only_different
-def test_a_handshake_begun_under_the_former_offer_completes(syn_ack: str, next_offer: str) -> None:
+@pytest.mark.parametrize("syn_ack", [syn_ack for syn_ack, _ in DIFFERENT.values()], ids=DIFFERENT)
+def test_a_handshake_begun_under_the_former_offer_completes(syn_ack: str) -> None:
     """Its client was promised something else, so this is the other order of learning."""
     talk = with_second_client()
     talk.play(f"""

@@ -149,6 +149,33 @@ class Conversation:
         self._transcript.append(f"{self.now - self.start:9.3f}  in   {self.render(packet)}")
         self.inject(data, vnet)
 
+    def exchange(self, packet: bytes, vnet: bytes = bytes(10)) -> list[bytes]:
+        """Have the engine receive these very bytes now; returns what it sends, vnet headers and all, whatever that is."""
+        self._frame.load(packet, vnet)
+        sent = [bytes(data) for data in self.engine.receive(self._frame, self.now)]
+        self._collect(())
+        return sent
+
+    def exchange_plain(self, packet: bytes) -> list[bytes]:
+        """As `exchange`, for answers that need nothing of the kernel: returns them without their vnet headers."""
+        sent = self.exchange(packet)
+        assert all(data[:10] == bytes(10) for data in sent)
+        return [data[10:] for data in sent]
+
+    def fire(self, seconds: float) -> list[bytes]:
+        """Fire the timers up to `seconds` from the start one by one; returns what that sent, as `exchange_plain`."""
+        sent = []
+        while (deadline := self.engine.next_deadline()) is not None and deadline <= self.start + seconds:
+            self.now = max(self.now, deadline)
+            sent += [bytes(data)[10:] for data in self.engine.handle_timer(self.now)]
+            self._collect(())
+        self.now = max(self.now, self.start + seconds)
+        return sent
+
+    def bytes_of(self, line: str) -> bytes:
+        """The packet that a script's line `C> ...` would send, as it stands on the wire."""
+        return build(self._incoming(_parse_line(line)))[1]
+
     def take_sent(self) -> list[Packet]:
         """What came out and no script has asked for yet; for tests that look at packets themselves."""
         taken = [packet for _, packet in self._sent]
