@@ -31,7 +31,7 @@ def build_v6_error(kind: int, code: int, rest: int, offending_packet: bytes, src
 
 
 def may_answer_v4(packet: bytes) -> bool:
-    """Whether an error may be sent about `packet`, whole or cut (RFC 1122 §3.2.2, RFC 1812 §4.3.2.7).
+    """Whether an error may be sent about `packet`, all of it (RFC 1122 §3.2.2, RFC 1812 §4.3.2.7).
 
     Never about an error, or what might be one; to or from anything but a single host; about a later fragment; about what
     cannot be read.

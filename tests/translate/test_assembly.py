@@ -304,6 +304,21 @@ def test_headers_that_grow_a_datagram_past_its_own_length_field_end_it() -> None
     assert dropped.value.reason is DropReason.FRAGMENT_INCONSISTENT
 
 
+@pytest.mark.parametrize(("length", "fits"), [(63, True), (64, False)])
+def test_extension_headers_can_grow_a_datagram_past_its_own_length_field_too(length: int, fits: bool) -> None:
+    fragment = IPv6ExtHdrFragment(m=1, id=0x1234567, nh=17)
+    first = parse_piece_v6(bytes(IPv6(src=BACKEND6, dst=MAPPED6) / IPv6ExtHdrHopByHop() / fragment / Raw(FIRST)))
+    assert first is not None
+    middle = piece_v6(32, bytes(65432), more=True)
+    assembly = assemble(first, middle, piece_v6(65464, bytes(length), more=False))
+    if fits:
+        assert IPv6(assembly.build().packet).plen == 65535
+        return
+    with pytest.raises(Dropped) as dropped:
+        assembly.build()
+    assert dropped.value.reason is DropReason.FRAGMENT_INCONSISTENT
+
+
 # Congestion.
 
 

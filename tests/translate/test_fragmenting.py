@@ -20,7 +20,14 @@ def packet_v6(length: int) -> bytes:
     return segment_from_backend(seq=1, ack=2, payload=payload, tc=0x2E, hlim=7, fl=0x12345)
 
 
-def test_what_fits_is_not_cut() -> None:
+def test_what_fits_is_not_cut_whatever_it_is() -> None:
+    last = packet_v4(1300, flags="DF", options=[IPOption_NOP()] * 4)
+    assert fragment_v4(last, len(last)) == [last]
+    atomic = bytes(IPv6() / IPv6ExtHdrFragment() / Raw(bytes(100)))
+    assert fragment_v6(atomic, 1280, 5) == [atomic]
+
+
+def test_what_is_as_long_as_the_mtu_is_not_cut() -> None:
     assert fragment_v4(packet_v4(1300), 1300) == [packet_v4(1300)]
     assert fragment_v6(packet_v6(1300), 1300, 5) == [packet_v6(1300)]
 
@@ -40,6 +47,7 @@ def test_an_ipv6_packet_is_cut_into_pieces_of_whole_eight_bytes() -> None:
     for fragment, offset, more in ((first, 0, 1), (second, 154, 0)):
         header = fragment[IPv6ExtHdrFragment]
         assert (header.nh, header.offset, header.m, header.id) == (6, offset, more, 0x89ABCDEF)
+        assert (header.res1, header.res2) == (0, 0)
     assert bytes(first)[48:] + bytes(second)[48:] == packet[40:]
 
 

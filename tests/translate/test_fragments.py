@@ -138,8 +138,19 @@ def test_later_fragments_of_what_was_given_up_have_its_reason() -> None:
 def test_the_data_of_what_was_given_up_is_let_go() -> None:
     reassembler = Reassembler()
     reassembler.add_v4(piece(data=bytes(8000)), 0.0)
+    full = reassembler.held_bytes
     reason_to_drop(reassembler, piece(data=b"x" * 8000))
-    assert reassembler.held_bytes < 8000
+    assert full - reassembler.held_bytes == 8000 + fragments.PIECE_OVERHEAD
+
+
+def test_what_was_given_up_does_not_count_against_its_source() -> None:
+    reassembler = Reassembler(max_bytes=MIB)
+    for identification in range(3):
+        reassembler.add_v4(piece(data=bytes(60_000), identification=identification), 0.0)
+        reason_to_drop(reassembler, piece(data=b"x" * 8, identification=identification))
+    reassembler.add_v4(piece(data=bytes(60_000), identification=3), 0.0)
+    assert reassembler.add_v4(piece(60_000, bytes(8), more=False, identification=3), 0.0) is not None
+    assert len(reassembler) == 3
 
 
 def test_a_tiny_fragment_is_dropped_alone() -> None:
@@ -289,6 +300,28 @@ def test_a_source_has_no_more_than_an_eighth_of_the_bytes() -> None:
 
 def completes_after(reassembler: Reassembler, identification: int) -> bool:
     return reassembler.add_v4(piece(64000, b"last", more=False, identification=identification), 0.0) is not None
+
+
+def test_when_the_bytes_are_full_a_source_with_more_than_its_share_loses_its_own() -> None:
+    reassembler = Reassembler(max_bytes=MIB)
+    for source in range(16):
+        reassembler.add_v4(piece(data=bytes(56_000), source=source), 0.0)
+    for identification in range(3):
+        reassembler.add_v4(piece(data=bytes(37_504), source=99, identification=identification), 0.0)
+    assert reassembler.add_v4(piece(56_000, b"last", more=False, source=0), 0.0) is not None
+    assert reassembler.take_evicted() == 1
+    assert reassembler.add_v4(piece(37_504, b"last", more=False, source=99, identification=0), 0.0) is None
+
+
+def test_when_the_bytes_are_full_a_source_with_a_single_datagram_keeps_it() -> None:
+    reassembler = Reassembler(max_bytes=MIB)
+    for source in range(36):
+        reassembler.add_v4(piece(data=bytes(24_000), source=source), 0.0)
+    reassembler.add_v4(piece(data=bytes(64_000), source=99), 0.0)
+    for source in range(3):
+        reassembler.add_v4(piece(data=bytes(24_000), source=100 + source), 0.0)
+    assert reassembler.add_v4(piece(64_000, b"last", more=False, source=99), 0.0) is not None
+    assert reassembler.add_v4(piece(24_000, b"last", more=False, source=0), 0.0) is None
 
 
 def test_the_largest_datagram_in_the_most_pieces_has_room_in_the_smallest_bounds() -> None:

@@ -56,6 +56,10 @@ def test_an_icmp_error_has_the_precedence_of_network_control_and_may_be_fragment
     assert bytes(header) == packet
 
 
+def test_without_an_identification_an_icmp_error_has_zero() -> None:
+    assert IP(icmp_answers.build_v4_error(11, 0, 0, OFFENDING4, packed(SERVICE4), packed(CLIENT4))).id == 0
+
+
 def test_an_icmpv6_error_is_an_ordinary_packet() -> None:
     header = IPv6(icmp_answers.build_v6_error(3, 0, 0, OFFENDING6, packed(ROUTER6), packed(BACKEND6)))
     assert (header.src, header.dst, header.nh, header.hlim, header.plen) == (ROUTER6, BACKEND6, 58, 64, 1240)
@@ -119,10 +123,16 @@ def test_an_ipv6_packet_from_no_single_host_is_never_answered(address: str) -> N
     assert not icmp_answers.may_answer_v6(bytes(IPv6(src=address, dst=MAPPED6) / TCP()))
 
 
+@given(st.integers(0, len(OFFENDING4) - 1))
+def test_what_was_cut_short_is_never_answered(length: int) -> None:
+    assert not icmp_answers.may_answer_v4(OFFENDING4[:length])
+    assert not icmp_answers.may_answer_v6(OFFENDING6[:length])
+
+
 @given(st.binary(max_size=80), st.sampled_from((b"", b"\x45", b"\x60\0\0\0")))
-def test_any_bytes_are_judged(data: bytes, start: bytes) -> None:
-    assert icmp_answers.may_answer_v4(start + data) in (True, False)
-    assert icmp_answers.may_answer_v6(start + data) in (True, False)
+def test_no_bytes_may_be_answered_in_both_families(data: bytes, start: bytes) -> None:
+    packet = start + data
+    assert not (icmp_answers.may_answer_v4(packet) and icmp_answers.may_answer_v6(packet))
 
 
 # Echo.

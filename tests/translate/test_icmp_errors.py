@@ -133,6 +133,11 @@ def test_an_error_without_hops_left_ends_here(ttl: int) -> None:
         assert dropped.value.reason is DropReason.TTL_EXPIRED
 
 
+def test_an_error_with_a_hop_left_goes_on() -> None:
+    assert IPv6(to_backend(error_v4(3, 1, quote_v4(), ttl=2))).hlim == 1
+    assert IP(to_client(error_v6(1, 0, quote_v6(), hlim=2))).ttl == 1
+
+
 @pytest.mark.parametrize(("flags", "offset"), [("MF", 0), (0, 1)])
 def test_a_fragment_of_an_icmp_error_is_not_translated(flags: object, offset: int) -> None:
     with pytest.raises(Untranslatable) as dropped:

@@ -114,6 +114,7 @@ def test_a_quoted_first_ipv4_fragment_stays_a_fragment() -> None:
     fragment = header[IPv6ExtHdrFragment]
     assert (header.nh, header.plen) == (44, 128)
     assert (fragment.nh, fragment.offset, fragment.m, fragment.id) == (6, 0, 1, 0x1234)
+    assert (fragment.res1, fragment.res2) == (0, 0)
 
 
 def test_a_quoted_first_ipv6_fragment_stays_a_fragment() -> None:
