@@ -4,6 +4,7 @@ import heapq
 from typing import Final, Generic, Protocol, TypeVar
 
 TICKS_PER_SECOND: Final = 20
+_SLACK: Final = 64  # emptied ticks that are not worth clearing away
 
 
 class Timed(Protocol):
@@ -43,21 +44,28 @@ class TimerWheel(Generic[T]):
 
     def cancel(self, item: T) -> None:
         """Forget `item`'s deadline; no harm when it has none."""
-        if item.tick is not None:
-            self._buckets[item.tick].discard(item)
-            item.tick = None
+        if item.tick is None:
+            return
+        bucket = self._buckets[item.tick]
+        bucket.discard(item)
+        if not bucket:
+            del self._buckets[item.tick]
+            # The heap keeps emptied ticks until they come to its head, or are the most of it.
+            if len(self._ticks) > 2 * len(self._buckets) + _SLACK:
+                self._ticks = sorted(self._buckets)
+        item.tick = None
 
     def pop_due(self, now: float) -> list[T]:
         """Take out and return every item that is due at `now`."""
         due: list[T] = []
         while self._ticks and self._ticks[0] <= now * TICKS_PER_SECOND:
-            for item in self._buckets.pop(heapq.heappop(self._ticks)):
+            for item in self._buckets.pop(heapq.heappop(self._ticks), ()):
                 item.tick = None
                 due.append(item)
         return due
 
     def next_deadline(self) -> float | None:
         """When the next item comes due, or None; emptied ticks on the way are cleared."""
-        while self._ticks and not self._buckets[self._ticks[0]]:
-            del self._buckets[heapq.heappop(self._ticks)]
+        while self._ticks and self._ticks[0] not in self._buckets:
+            heapq.heappop(self._ticks)
         return self._ticks[0] / TICKS_PER_SECOND if self._ticks else None

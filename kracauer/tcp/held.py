@@ -69,6 +69,9 @@ class HeldStream:
         end = offset + len(payload)
         if not payload and not has_fin:
             return Arrival.NOTHING
+        if self._fin_offset is not None and end > self._fin_offset:
+            # Nothing comes behind a FIN (RFC 9293 §3.10.7.4).
+            payload, end = payload[: max(self._fin_offset - offset, 0)], self._fin_offset
         if end > self.limit_bytes:
             # The FIN lies past what can be held, so it has not arrived either.
             payload, has_fin, end = payload[: max(self.limit_bytes - offset, 0)], False, self.limit_bytes

@@ -46,9 +46,6 @@ _PACKET_AT: Final = 30
 _V4_TCP_AT: Final = 50
 _V6_TCP_AT: Final = 70
 
-# Above this an IPv4 result goes out with DF set, so that path MTU discovery works; at or below it, it may be fragmented
-# (RFC 7915 §5.1).
-_DF_ABOVE: Final = 1260
 _MAX_TOTAL_LENGTH: Final = 0xFFFF
 
 
@@ -56,13 +53,17 @@ class Splice:
     """One joined flow: addresses, ports and deltas, the traffic it has carried, and how long ago.
 
     `v4_addresses` is service then client (8 bytes), as packets to the client have them; `v6_addresses` mapped then backend (32
-    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves: negative, to the right.
+    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves; towards the client it may be negative: to the right.
     `max_to_*` are the largest packets that may pass, in bytes of their IPv4 form; with DF clear only `unfragmented_to_backend`
     bytes do.
 
     `backend_acked` is the last acknowledgment number sent to the backend, `client_acked` the last one sent to the client, each
     in its receiver's own numbers: what a probe or a RST is held against.
     """
+
+    # Above this an IPv4 result goes out with DF set, so that path MTU discovery works; at or below it, it may be fragmented
+    # (RFC 7915 §5.1).
+    _DF_ABOVE = 1260
 
     __slots__ = (
         "_identifications",
@@ -165,7 +166,7 @@ class Splice:
         gso_type = buffer[_VNET_AT + 1]
         if vnet_flags & 1 or gso_type:
             _, _, _, gso_size, csum_start, csum_offset = _VNET.unpack_from(buffer, _VNET_AT)
-            if not vnet_flags & 1 or csum_start != 20 or csum_offset != 16 or gso_type & 0x7F not in (0, 1):
+            if not vnet_flags & 1 or csum_start != 20 or csum_offset != 16 or gso_type not in (0, 1, 0x81):
                 return None
             # A super-packet goes as far as its segments fit.
             size = gso_size + data_at - _PACKET_AT if gso_type else total_length
@@ -232,7 +233,7 @@ class Splice:
         gso_type = buffer[_VNET_AT + 1]
         if vnet_flags & 1 or gso_type:
             _, _, _, gso_size, csum_start, csum_offset = _VNET.unpack_from(buffer, _VNET_AT)
-            if not vnet_flags & 1 or csum_start != 40 or csum_offset != 16 or gso_type & 0x7F not in (0, 4):
+            if not vnet_flags & 1 or csum_start != 40 or csum_offset != 16 or gso_type not in (0, 4, 0x84):
                 return None
             size = gso_size + data_at - 50 if gso_type else total_length
         else:
@@ -264,7 +265,7 @@ class Splice:
         else:
             checksum = (checksum + self._sum_to_client + removed) % MODULUS
         tos = version_class_label >> 20 & 0xFF
-        if size > _DF_ABOVE:
+        if size > self._DF_ABOVE:
             fragment, identification = DONT_FRAGMENT, 0
         else:
             fragment = 0
@@ -323,6 +324,8 @@ class TimestampingSplice(Splice):
     backend, which ignores an option it has not agreed to; to take them out would cost each packet a copy.
     """
 
+    _DF_ABOVE = Splice._DF_ABOVE - len(_TIMESTAMP_LAYOUT) - _TIMESTAMPS.size  # the option comes on top
+
     __slots__ = ("_clock_origin", "client_tsval")
 
     def start_clock(self, tsval: int, client_tsval: int, now: float) -> None:
@@ -343,7 +346,10 @@ class TimestampingSplice(Splice):
         return view
 
     def to_client(self, frame: Frame, now: float, *, vetted: bool = False) -> memoryview | None:
-        """As `Splice.to_client`, with the option put behind the others; not plain when that would pass IPv4's 65,535 bytes."""
+        """As `Splice.to_client`, with the option put before the others, where no end of options can hide it.
+
+        Not plain when the result would pass IPv4's 65,535 bytes.
+        """
         if frame.end - _V6_TCP_AT > _MAX_TOTAL_LENGTH - 20 - len(_TIMESTAMP_LAYOUT) - _TIMESTAMPS.size:
             return None
         view = super().to_client(frame, now, vetted=vetted)
@@ -356,7 +362,7 @@ class TimestampingSplice(Splice):
             # Only SACK makes options this long: three blocks and the timestamps are what 40 bytes hold (RFC 2018 §3).
             options = _first_sack_blocks(options)
         added = _TIMESTAMP_LAYOUT + _TIMESTAMPS.pack((self._clock_origin + int(now * 1000)) & _MASK, self.client_tsval)
-        return _replace_options(frame, data_at, options + added)
+        return _replace_options(frame, data_at, added + options)
 
 
 _MAX_OPTIONS: Final = 40

@@ -13,8 +13,8 @@ IPV4_OVERHEAD: Final = 40  # IPv4 and TCP headers without options
 IPV6_OVERHEAD: Final = 60
 
 # A client's MSS is carried as the largest class that is not above it. The classes are what clients really send: the IPv4
-# minimum, IPv6-sized, mobile and tunnelled paths, PPPoE, Ethernet, jumbo.
-MSS_CLASSES: Final = (216, 536, 1220, 1340, 1400, 1440, 1460, 8900)
+# minimum, IPv6-sized, mobile and tunnelled paths, PPPoE, Ethernet, jumbo. Like Linux, no less than 88 is taken seriously.
+MSS_CLASSES: Final = (88, 536, 1220, 1340, 1400, 1440, 1460, 8900)
 _NO_SCALE: Final = 15
 
 

@@ -29,6 +29,10 @@ class HeldTwin:
         """Take in a segment; returns what it brought."""
         if not payload and not has_fin:
             return Arrival.NOTHING
+        if self.fin is not None and offset + len(payload) > self.fin:
+            # Nothing comes behind a FIN; what claims to is a repeat at best.
+            payload = payload[: max(self.fin - offset, 0)]
+            offset = min(offset, self.fin - len(payload))
         before, end = len(self.contiguous), offset + len(payload)
         if end > self.limit_bytes:
             if offset >= self.limit_bytes:

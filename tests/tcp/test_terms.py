@@ -48,7 +48,7 @@ profiles = st.builds(
 )
 syn_options = st.builds(
     TcpOptions,
-    mss=st.one_of(st.none(), st.integers(216, 65_535)),
+    mss=st.one_of(st.none(), st.integers(88, 65_535)),
     window_scale=scales,
     sack_permitted=st.booleans(),
     timestamps=st.one_of(st.none(), st.tuples(st.integers(0, 2**32 - 1), st.just(0))),
