@@ -19,6 +19,7 @@ from typing import Final, Generic, TypeVar
 from kracauer.lab import syscalls
 
 DIRECTORY: Final = Path("/run/netns")  # where ip-netns(8) looks for them too
+HOSTS_FILE: Final = Path("/etc/hosts")
 PACKAGE_ROOT: Final = Path(__file__).resolve().parent.parent.parent
 
 _T = TypeVar("_T")
@@ -113,10 +114,10 @@ class NetworkNamespace:
         environment = child_environment() | dict(env or {})
 
         def spawn() -> subprocess.Popen[bytes]:
-            if self.hosts is not None:
+            if self.hosts is not None and HOSTS_FILE.exists():
                 syscalls.unshare(syscalls.CLONE_NEWNS)
                 syscalls.make_mounts_private()
-                syscalls.bind_mount(self.hosts, Path("/etc/hosts"))
+                syscalls.bind_mount(self.hosts, HOSTS_FILE)
             return subprocess.Popen(
                 list(args), env=environment, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
             )

@@ -43,6 +43,7 @@ def prepare() -> None:
     LabError says what stands in the way and how to clear it.
     """
     check_tun_device()
+    check_ipv6()
     if not has_privileges():
         _enter_user_namespace()
 
@@ -56,6 +57,12 @@ def check_tun_device() -> None:
     except OSError as error:
         remedy = "load the driver: sudo modprobe tun (in a container: start it with --device /dev/net/tun)"
         raise LabError(f"{TUN_DEVICE} cannot be opened ({os.strerror(error.errno or 0)})", remedy) from error
+
+
+def check_ipv6() -> None:
+    """LabError when this kernel has no IPv6, not even in a new network namespace."""
+    if not (SETTINGS / "net/ipv6").exists():
+        raise LabError("this kernel has IPv6 switched off", "start it without ipv6.disable=1, or: sudo modprobe ipv6")
 
 
 def _enter_user_namespace() -> None:

@@ -33,7 +33,8 @@ def run_as_nobody(setpriv: str, command: Sequence[str | Path]) -> subprocess.Com
 @pytest.mark.lab
 def test_the_demo_runs_without_privileges_in_a_user_namespace(program: Find) -> None:
     setpriv = program("setpriv")
-    if run_as_nobody(setpriv, [sys.executable, "-c", "import kracauer, trustme"]).returncode:
+    can_start = "import kracauer, subprocess, sys, trustme; subprocess.run([sys.executable, '-V'], check=True)"
+    if run_as_nobody(setpriv, [sys.executable, "-c", can_start]).returncode:
         pytest.skip("needs root, and an interpreter and a checkout that user nobody may read")
     result = run_as_nobody(setpriv, python_module("kracauer", "demo"))
     if "may not make network namespaces" in result.stderr:
@@ -47,6 +48,12 @@ def test_an_unreadable_tun_device_is_an_error_with_a_remedy(monkeypatch: pytest.
     with pytest.raises(LabError, match=r"cannot be opened \(No such file or directory\)") as caught:
         privileges.check_tun_device()
     assert "modprobe tun" in caught.value.remedy
+
+
+def test_a_kernel_without_ipv6_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(privileges, "SETTINGS", tmp_path)
+    with pytest.raises(LabError, match="IPv6 switched off"):
+        privileges.check_ipv6()
 
 
 @pytest.mark.parametrize(
