@@ -304,7 +304,7 @@ def test_every_page_can_be_found_from_the_index() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_every_citation_has_the_one_form(page: str) -> None:
     text = prose(PAGES[page])
-    for match in re.finditer(r"RFC|\brfc", text):
+    for match in re.finditer(r"RFC|\brfc(?![\w-]+\.\w)", text):
         rest = text[match.start() :]
         assert re.match(r"RFC \d{3,5}(?: §\d+(?:\.\d+)*)?(?! ?§|\w|,? [Ss]ection)", rest), rest[:40]
     for match in re.finditer("§", text):

@@ -272,6 +272,16 @@ def test_no_error_refreshes_a_flow_or_changes_its_state(talk: Talk) -> None:
     assert len(talk.engine.flows) == 1
 
 
+def test_nothing_comes_from_inside_the_prefix(talk: Talk) -> None:
+    assert talk.receive(bytes(IPv6(src="2001:db8:46::192.0.2.8", dst=MAPPED6) / TCP(sport=443, dport=40000, flags="S"))) == []
+    assert list(talk.events())[-1] == "illegal_source"
+
+
+def test_no_icmpv6_comes_from_inside_the_prefix(talk: Talk) -> None:
+    assert talk.receive(error_v6(1, 0, talk.seen_by_backend(), src="2001:db8:46::192.0.2.8")) == []
+    assert list(talk.events())[-1] == "illegal_source"
+
+
 # Path MTUs.
 
 
