@@ -110,6 +110,8 @@ class Engine:
             (self._context.reassembler_v4, IcmpAnswer(icmpv4.TIME_EXCEEDED, icmpv4.REASSEMBLY_TIME_EXCEEDED)),
             (self._context.reassembler_v6, IcmpAnswer(icmpv6.TIME_EXCEEDED, icmpv6.REASSEMBLY_TIME_EXCEEDED)),
         ):
+            for _ in range(reassembler.take_evicted()):
+                self._context.drop(DropReason.FRAGMENTS_FULL)
             for expired in reassembler.expire(now):
                 self._context.drop(DropReason.FRAGMENT_TIMEOUT)
                 if expired.first_fragment is not None:
@@ -132,7 +134,7 @@ class Engine:
 
     def _receive_v4(self, frame: Frame, now: float) -> None:
         context = self._context
-        packet = ingress.take_v4(frame, context.reassembler_v4, now)
+        packet = ingress.take_v4(frame, context.reassembler_v4, context.service_addresses, now)
         if packet is None:
             return
         if packet.src in context.service_addresses:
@@ -179,7 +181,7 @@ class Engine:
 
     def _receive_v6(self, frame: Frame, now: float) -> None:
         context = self._context
-        packet = ingress.take_v6(frame, context.reassembler_v6, now)
+        packet = ingress.take_v6(frame, context.reassembler_v6, context.prefix, now)
         if packet is None:
             return
         # What comes from inside the prefix would be one of our own packets, or forged to look like one.

@@ -52,10 +52,11 @@ class Segment(NamedTuple):
             return NO_OPTIONS
 
 
-def take_v4(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None:
+def take_v4(frame: Frame, reassembler: Reassembler, services: frozenset[bytes], now: float) -> Packet | None:
     """Verify the IPv4 packet in `frame`, strip its options, put it together if it is the last of its fragments.
 
-    Returns None while fragments are missing; raises Dropped for what may not pass.
+    Only fragments to one of `services` are worth keeping. Returns None while some are missing; raises Dropped for what may not
+    pass.
     """
     packet = frame.view[PACKET_START : frame.end]
     try:
@@ -72,6 +73,8 @@ def take_v4(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None
     frame.end = PACKET_START + header.total_length
     identification = None
     if header.is_fragment:
+        if header.dst not in services:
+            raise Dropped(DropReason.NO_LISTENER, "a fragment")
         datagram = _reassemble(reassembler.add_v4, frame, now)
         if datagram is None:
             return None
@@ -93,8 +96,8 @@ def take_v4(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None
     )
 
 
-def take_v6(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None:
-    """Verify the IPv6 packet in `frame` and strip its extension headers; otherwise as `take_v4`.
+def take_v6(frame: Frame, reassembler: Reassembler, prefix: bytes, now: float) -> Packet | None:
+    """Verify the IPv6 packet in `frame` and strip its extension headers; otherwise as `take_v4`, for fragments to `prefix`.
 
     Deviation: RFC 7915 §5.1.1 translates each fragment alone, and drops those whose Fragment header is followed by another
     extension header. Ports and sequence numbers are in the first one only, so datagrams are put together (RFC 6146 §3.4), and
@@ -118,6 +121,8 @@ def take_v6(frame: Frame, reassembler: Reassembler, now: float) -> Packet | None
         identification = upper.fragment.identification
         # A Fragment header on a whole packet is only ballast (RFC 6946); it still says that the packet may be fragmented.
         if upper.fragment.more_fragments or upper.fragment.fragment_offset:
+            if addresses.extract(prefix, header.dst) is None:
+                raise Dropped(DropReason.NO_FLOW, "a fragment")
             datagram = _reassemble(reassembler.add_v6, frame, now)
             if datagram is None:
                 return None

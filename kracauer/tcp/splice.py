@@ -53,9 +53,9 @@ class Splice:
     """One joined flow: addresses, ports and deltas, the traffic it has carried, and how long ago.
 
     `v4_addresses` is service then client (8 bytes), as packets to the client have them; `v6_addresses` mapped then backend (32
-    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves; towards the client it may be negative: to the right.
-    `max_to_*` are the largest packets that may pass, in bytes of their IPv4 form; with DF clear only `unfragmented_to_backend`
-    bytes do.
+    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves; towards the client it may
+    be negative: to the right. `max_to_*` are the largest packets that may pass, in bytes of their IPv4 form; with DF clear only
+    `unfragmented_to_backend` bytes do.
 
     `backend_acked` is the last acknowledgment number sent to the backend, `client_acked` the last one sent to the client, each
     in its receiver's own numbers: what a probe or a RST is held against.
