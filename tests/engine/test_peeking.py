@@ -384,3 +384,15 @@ def test_a_forged_cookie_makes_no_room_for_itself() -> None:
               ?? flows=1 state=transitory
     """)
     )
+
+
+def test_a_hello_in_a_super_packet_is_read_at_once(talk: Conversation) -> None:
+    """The kernel's receive offload has merged its segments; the backend gets them cut again."""
+    talk.play("""
+        0.02  C> PA c+1    ack=s+1 gso=1200 data=long
+              B< S  c      win=65535 mss=1440 sackOK ws=7
+        0.03  B> SA b      ack=c+1 win=65535 mss=1440 sackOK ws=7
+              B< A  c+1    ack=b+1 data=long[:1440]
+              B< A  c+1441 ack=b+1 data=long[1440:2880]
+              B< PA c+2881 ack=b+1 data=long[2880:]
+    """)
