@@ -24,6 +24,8 @@ from kracauer.wire import ipv4, ipv6
 from kracauer.wire.buffer import Frame
 
 PAYLOAD = bytes(range(200))
+SERVICES = frozenset({packed(SERVICE4)})
+PREFIX = packed(MAPPED6)[:12]
 
 
 def client_packet(**header: object) -> bytes:
@@ -47,7 +49,7 @@ def backend_packet(*extensions: object, payload: bytes = PAYLOAD, **header: obje
 def to_backend(packet: bytes) -> bytes:
     frame = Frame()
     frame.load(packet)
-    assert ingress.take_v4(frame, Reassembler(), 0.0) is not None
+    assert ingress.take_v4(frame, Reassembler(), SERVICES, 0.0) is not None
     result = setup.make_splice(setup.PLAIN).to_backend(frame, 0.0)
     assert result is not None
     return bytes(result[10:])
@@ -56,7 +58,7 @@ def to_backend(packet: bytes) -> bytes:
 def to_client(packet: bytes) -> bytes:
     frame = Frame()
     frame.load(packet)
-    assert ingress.take_v6(frame, Reassembler(), 0.0) is not None
+    assert ingress.take_v6(frame, Reassembler(), PREFIX, 0.0) is not None
     result = setup.make_splice(setup.PLAIN).to_client(frame, 0.0)
     assert result is not None
     return bytes(result[10:])
@@ -66,7 +68,7 @@ def dropped_v4(packet: bytes) -> Dropped:
     frame = Frame()
     frame.load(packet)
     with pytest.raises(Dropped) as caught:
-        ingress.take_v4(frame, Reassembler(), 0.0)
+        ingress.take_v4(frame, Reassembler(), SERVICES, 0.0)
     return caught.value
 
 
@@ -74,7 +76,7 @@ def dropped_v6(packet: bytes) -> Dropped:
     frame = Frame()
     frame.load(packet)
     with pytest.raises(Dropped) as caught:
-        ingress.take_v6(frame, Reassembler(), 0.0)
+        ingress.take_v6(frame, Reassembler(), PREFIX, 0.0)
     return caught.value
 
 
