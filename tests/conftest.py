@@ -13,7 +13,15 @@ from kracauer.errors import LabError
 from kracauer.lab import privileges, syscalls
 from kracauer.lab.topology import Lab, Topology
 
-DEBIAN_PACKAGES = {"ping": "iputils-ping", "certutil": "libnss3-tools", "tstclnt": "libnss3-tools", "gnutls-cli": "gnutls-bin"}
+DEBIAN_PACKAGES = {
+    "certutil": "libnss3-tools",
+    "gnutls-cli": "gnutls-bin",
+    "ip": "iproute2",
+    "nsenter": "util-linux",
+    "ping": "iputils-ping",
+    "setpriv": "util-linux",
+    "tstclnt": "libnss3-tools",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
