@@ -274,6 +274,18 @@ def test_fragmentation_needed_lowers_what_the_backend_is_told_of_that_client(tal
     """)
 
 
+def test_an_absurd_mtu_is_taken_as_one_that_a_real_link_may_have(talk: Conversation) -> None:
+    """Below 552 bytes only an attacker would gain (as Linux' min_pmtu has it)."""
+    talk.exchange(error_from_v4(3, 4, 68, to_client(talk, "bulk(1400)")[:500]))
+    talk.sides |= {"D": client_side(port=41000), "E": backend_side(port=8443, client_port=41000)}
+    talk.play("""
+        0.20  D> S  c      mss=1460
+              D< SA x      ack=c+1 win=65535 mss=1440
+              D> PA c+1    ack=x+1 data=hello
+              E< S  c      mss=512
+    """)
+
+
 @pytest.mark.parametrize("seq", ["c", "c-1000", "c+1+2**25", "c+2**31"])
 def test_a_forged_packet_too_big_is_not_learnt(talk: Conversation, seq: str) -> None:
     """RFC 5927 §4.1: whoever does not know what is in flight."""

@@ -179,6 +179,23 @@ def test_a_new_syn_may_take_two_minutes_to_complete_but_no_longer(talk: Conversa
     """)
 
 
+def test_a_forged_syn_costs_the_fast_path_for_two_minutes_alone(talk: Conversation) -> None:
+    (flow,) = talk.engine.flows
+    assert flow.fast is not None
+    talk.play("""
+        0.20  C> S  77     win=64240 mss=1460
+              C< SA *      ack=78 win=65535 mss=1440
+      119.00  C> A  c+1+H  ack=s+1
+              B< A  c+1+H  ack=b+1
+    """)
+    assert flow.fast is None
+    talk.play("""
+      121.00  C> A  c+1+H  ack=s+1
+              B< A  c+1+H  ack=b+1
+    """)
+    assert flow.fast is not None
+
+
 def test_urgent_data_keeps_its_pointer(talk: Conversation) -> None:
     talk.play("""
         0.10  B> PAU b+1   ack=c+1+H urg=3 data=bulk(10)
