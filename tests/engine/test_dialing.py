@@ -313,7 +313,7 @@ def test_a_clients_reset_takes_the_syn_back(talk: Conversation) -> None:
 def test_a_clients_reset_elsewhere_in_the_window_is_challenged(talk: Conversation) -> None:
     talk.play("""
         0.025 C> R  c+2+H
-              C< A  s+1    ack=c+1 win=512
+              C< A  s+1    ack=c+1 win=*
               ?? state=dialing
     """).play(PLAIN_BACKEND)
 
@@ -343,7 +343,7 @@ RELIEVED = (
     + """
     0.02  C> A  c+1    ack=s+1 data=hello[:30]
     0.32  C> A  c+1    ack=s+1 data=hello[:30]
-          C< A  s+1    ack=c+31 win=511
+          C< A  s+1    ack=c+31 win=*
     0.33  C> PA c+31   ack=s+1 data=hello[30:]
           B< S  c      win=65535 mss=1440 sackOK ws=7
     0.35  B> SA b      ack=c+1 win=65535 mss=1440 sackOK ws=7
