@@ -117,13 +117,13 @@ class Service:
         self._settle(now)
 
     def _pump(self, now: float) -> None:
-        device, engine, frame = self._device, self._engine, self._frame
+        device, engine, frame, monotonic = self._device, self._engine, self._frame, time.monotonic
         read = written = 0
         try:
             while read < BATCH and device.read_into(frame):
                 read += 1
                 try:
-                    for packet in engine.receive(frame, now):
+                    for packet in engine.receive(frame, monotonic()):
                         device.write(packet)
                         written += 1
                 except DeviceError:

@@ -58,7 +58,10 @@ class Context:
         # One a family: a flood of fragments on one side costs the other nothing.
         self.reassembler_v4 = Reassembler()
         self.reassembler_v6 = Reassembler()
+        # A flood of pings leaves the errors alone, which path MTU discovery lives on.
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERROR_BURST)
+        self.echoes = TokenBucket(ERRORS_PER_SECOND, ERROR_BURST)
+        self.cut_mtu = min(config.network.lowest_ipv6_mtu, config.network.ipv6_mtu)
         self.profiles: dict[Backend, BackendProfile] = {}
         self.listeners: dict[tuple[bytes, int], ListenerState] = {}
         self.backend_addresses = frozenset(backend.address.packed for backend in config.routes.backends)

@@ -24,6 +24,9 @@ _V4_KEY: Final = slice(PACKET_START + 12, PACKET_START + 24)
 _V6_KEY: Final = slice(PACKET_START + 8, PACKET_START + 44)
 _MIN_V4: Final = PACKET_START + 40
 _MIN_V6: Final = PACKET_START + 60
+_V6_DST_AT: Final = PACKET_START + 24
+_MULTICAST: Final = 0xFF
+_IGMP: Final = 2
 _UDP: Final = 17
 
 
@@ -149,7 +152,8 @@ class Engine:
             # RFC 1122 §3.2.2.1: a host tells what it does not speak; a traceroute over UDP ends with this.
             code = icmpv4.PORT_UNREACHABLE if packet.protocol == _UDP else icmpv4.PROTOCOL_UNREACHABLE
             answer = IcmpAnswer(icmpv4.DESTINATION_UNREACHABLE, code)
-            is_ours = packet.dst in context.service_addresses
+            # IGMP is between neighbours: RFC 7915 §4.2 has it dropped in silence.
+            is_ours = packet.dst in context.service_addresses and packet.protocol != _IGMP
             raise Dropped(DropReason.NOT_TCP, f"protocol {packet.protocol}", answer if is_ours else None)
 
     def _receive_client_segment(self, segment: Segment, frame: Frame, now: float) -> None:
@@ -180,6 +184,9 @@ class Engine:
             self._opening.receive_from_client(flow, segment, now)
 
     def _receive_v6(self, frame: Frame, now: float) -> None:
+        if frame.end > _V6_DST_AT and frame.buffer[_V6_DST_AT] == _MULTICAST:
+            # The kernel's own chatter on the link, multicast listener reports above all: nobody's mistake, so nobody is told.
+            return
         context = self._context
         packet = ingress.take_v6(frame, context.reassembler_v6, context.prefix, now)
         if packet is None:

@@ -233,7 +233,7 @@ class Dialing:
             window_shift_to_client=0 if client_scale is None else (backend_scale or 0) - (offered_scale or 0),
             max_to_backend=network.ipv6_mtu - IPV6_GROWTH,
             max_to_client=network.ipv4_mtu,
-            unfragmented_to_backend=network.lowest_ipv6_mtu - IPV6_GROWTH,
+            unfragmented_to_backend=self._context.cut_mtu - IPV6_GROWTH,
             identifications=self._context.identifications,
             now=now,
         )

@@ -8,12 +8,13 @@ from kracauer.engine.dialing import Dialing
 from kracauer.engine.ingress import Packet
 from kracauer.errors import Dropped, DropReason, IcmpAnswer, ParseError
 from kracauer.flows import Flow, backend_key, client_key
+from kracauer.ratelimit import TokenBucket
 from kracauer.replies import Endpoints
 from kracauer.tcp import sequence
 from kracauer.translate import addresses, icmp_answers, icmp_errors
 from kracauer.translate.fragmenting import fragment_v4, fragment_v6
 from kracauer.translate.icmp_errors import Quoted, QuoteMapping
-from kracauer.wire import icmpv4, icmpv6, ipv6
+from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6
 from kracauer.wire.buffer import PACKET_START, Frame
 from kracauer.wire.checksum import word_sum
 
@@ -48,7 +49,8 @@ class Icmp:
             if packet.dst not in self._context.service_addresses:
                 raise Dropped(DropReason.NO_LISTENER)
             reply = icmp_answers.echo_reply_v4(data)
-            self._originate([] if reply is None else fragment_v4(reply, self._context.config.network.ipv4_mtu), now)
+            packets = [] if reply is None else fragment_v4(reply, self._context.config.network.ipv4_mtu)
+            self._originate(packets, self._context.echoes, now)
             return
         quoted = self._parse(icmp_errors.quoted_v4, data)
         flow = self._context.flows.by_client.get(
@@ -60,6 +62,9 @@ class Icmp:
         context, network = self._context, self._context.config.network
         if quoted.mtu is not None and self._is_in_flight(sequence.add(splice.backend_acked, splice.seq_delta), quoted):
             context.learn_path_mtu(flow.from_client.src, max(quoted.mtu, _MIN_MTU_V4), now)
+        if quoted.mtu is not None and splice.INSERTED_BYTES:
+            # The backend has to make room for what its packets gain on the way, too.
+            data = _tell_mtu_v4(data, quoted.mtu - splice.INSERTED_BYTES)
         mapping = QuoteMapping(
             src=flow.from_backend.src,
             dst=flow.from_backend.dst,
@@ -87,7 +92,8 @@ class Icmp:
                 raise Dropped(DropReason.NO_LISTENER)
             reply = icmp_answers.echo_reply_v6(data)
             mtu, identification = context.config.network.ipv6_mtu, context.identifications.take()
-            self._originate([] if reply is None else fragment_v6(reply, mtu, identification), now)
+            packets = [] if reply is None else fragment_v6(reply, mtu, identification)
+            self._originate(packets, context.echoes, now)
             return
         quoted = self._parse(icmp_errors.quoted_v6, data)
         flow = context.flows.by_backend.get(backend_key(Endpoints(quoted.dst, quoted.src, quoted.dst_port, quoted.src_port)))
@@ -134,26 +140,28 @@ class Icmp:
                 return
             # The address that was dialled, where it is ours: the one that the sender's path leads through.
             src = data[16:20] if data[16:20] in context.service_addresses else service
-            error = icmp_answers.build_v4_error(answer.type, answer.code, answer.rest, data, src, data[12:16])
+            identification = context.identifications.take()
+            error = icmp_answers.build_v4_error(
+                answer.type, answer.code, answer.rest, data, src, data[12:16], identification
+            )
         else:
             if not icmp_answers.may_answer_v6(data):
                 return
             src = addresses.embed(context.prefix, service)
             error = icmp_answers.build_v6_error(answer.type, answer.code, answer.rest, data, src, data[8:24])
-        self._originate([error], now)
+        self._originate([error], context.errors, now)
 
     def _receive_while_dialing(self, flow: Flow, data: bytes, quoted: Quoted, now: float) -> None:
         if data[40] == icmpv6.DESTINATION_UNREACHABLE:
             self._dialing.handle_unreachable(flow, quoted.seq, now)
-        elif quoted.mtu is not None:
-            self._learn_path_mtu_v6(flow, quoted.mtu, now)
         else:
             raise Dropped(DropReason.UNEXPECTED, f"ICMPv6 type {data[40]} in answer to a SYN")
 
     def _learn_path_mtu_v6(self, flow: Flow, mtu: int, now: float) -> None:
         assert flow.from_backend is not None
         # RFC 8201 §4: nothing below the IPv6 minimum is to be believed.
-        self._context.learn_path_mtu(flow.from_backend.src, max(mtu, ipv6.MIN_MTU), now)
+        if mtu >= ipv6.MIN_MTU:
+            self._context.learn_path_mtu(flow.from_backend.src, mtu, now)
 
     def _source_v4(self, flow: Flow, src: bytes) -> bytes:
         """The IPv4 address that stands for the sender of an ICMPv6 error (RFC 6791 §3).
@@ -168,9 +176,9 @@ class Icmp:
             return context.router_sources[word_sum(src) % len(context.router_sources)]
         return flow.from_client.dst
 
-    def _originate(self, packets: list[bytes], now: float) -> None:
-        """Send one message of our own, in as many `packets` as it takes, where the rate limit allows it."""
-        if not self._context.errors.take(now):
+    def _originate(self, packets: list[bytes], limit: TokenBucket, now: float) -> None:
+        """Send one message of our own, in as many `packets` as it takes, where `limit` allows it."""
+        if not limit.take(now):
             self._context.drop(DropReason.RATE_LIMITED)
             return
         for packet in packets:
@@ -186,3 +194,9 @@ class Icmp:
             return parse(data)
         except ParseError as error:
             raise Dropped(DropReason.MALFORMED_ICMP, str(error)) from None
+
+
+def _tell_mtu_v4(packet: bytes, mtu: int) -> bytes:
+    """Return the Fragmentation Needed that is all of `packet`, without IP options, with another next-hop MTU."""
+    message = icmpv4.parse(packet[ipv4.MIN_LENGTH :])
+    return packet[: ipv4.MIN_LENGTH] + icmpv4.build(message._replace(rest=message.rest & ~0xFFFF | max(mtu, 0)))

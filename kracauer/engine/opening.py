@@ -26,6 +26,8 @@ _TLS_HANDSHAKE: Final = 0x16
 _ALERT_DECODE_ERROR: Final = 50
 # What the listener's window lets a client send before a backend is there; the peek's own limit may be smaller.
 _WINDOW_BYTES: Final = 65535
+# A client stops short of a window that ends within a segment. With this much beyond the peek's limit, what is too long shows it.
+_BEYOND_BYTES: Final = 16384
 
 
 class Opening:
@@ -110,7 +112,7 @@ class Opening:
             isn=isn,
             tsval=tsval,
             terms=terms,
-            held=HeldStream(header.seq, max(limits.peek_bytes, _WINDOW_BYTES)),
+            held=HeldStream(header.seq, max(limits.peek_bytes, _WINDOW_BYTES) + _BEYOND_BYTES),
             peeker=Peeker(listener.config.protocol, limits.peek_bytes),
             client_window=header.window,
             client_tsval=options.timestamps[0] if options.timestamps else 0,

@@ -13,7 +13,7 @@ from kracauer.tcp.splice import Splice
 from kracauer.tcp.state import SUPERSEDABLE, Happening, State
 from kracauer.translate.fragmenting import fragment_v4, fragment_v6
 from kracauer.translate.segmenting import segment_v4
-from kracauer.wire import icmpv4, icmpv6, ipv4, tcp
+from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, tcp
 from kracauer.wire.buffer import Frame
 from kracauer.wire.tcp import TcpOptions
 
@@ -66,11 +66,12 @@ class Spliced:
         if segment.hop_limit < 2:
             raise Dropped(DropReason.TTL_EXPIRED, answer=IcmpAnswer(icmpv6.TIME_EXCEEDED, 0))
         is_believed = self._is_believed(splice.backend_acked, segment)
-        was_fragmented = segment.identification is not None
-        size = segment.size - 20
-        if size > splice.max_to_client and not was_fragmented:
-            answer = IcmpAnswer(icmpv6.PACKET_TOO_BIG, 0, splice.max_to_client + 20)
-            raise Dropped(DropReason.TOO_BIG, f"{size} bytes where {splice.max_to_client} fit", answer)
+        is_too_big = segment.size - 20 > splice.max_to_client
+        # No IPv6 host makes a packet smaller than 1280 bytes, whatever it is told (RFC 8201 §4): such a one is cut.
+        if is_too_big and segment.identification is None and segment.size > ipv6.MIN_MTU:
+            mtu = max(splice.max_to_client + 20, ipv6.MIN_MTU)
+            answer = IcmpAnswer(icmpv6.PACKET_TOO_BIG, 0, mtu)
+            raise Dropped(DropReason.TOO_BIG, f"{segment.size} bytes where {mtu} fit", answer)
         if flow.delivery is not None and header.flags & tcp.ACK:
             flow.delivery.acknowledge(header.ack, now)
             if flow.delivery.is_done:
@@ -80,10 +81,10 @@ class Spliced:
         packet = splice.to_client(frame, now, vetted=True)
         if packet is None:
             raise Dropped(DropReason.UNEXPECTED, "offload header does not fit the packet, or too big for IPv4")
-        if segment.identification is None:
-            self._context.send(packet)
+        if is_too_big or segment.identification is not None:
+            self._send_fragments_to_client(packet, segment.identification)
         else:
-            self._send_fragmentable_to_client(packet, segment.identification)
+            self._context.send(packet)
         self._move_on(flow, header.flags, now, is_client=False, is_believed=is_believed)
 
     def handle_timer(self, flow: Flow, now: float) -> None:
@@ -95,7 +96,8 @@ class Spliced:
                 self._give_up(flow, now)
                 return
             if now >= delivery.deadline:
-                self._context.send(delivery.repeat(now))
+                assert flow.backend is not None
+                self._context.send(delivery.repeat(now, self._context.mss_to_backend(flow.backend, now)))
             self._context.timers.schedule(flow, min(delivery.deadline, delivery.give_up_at))
             return
         # Deviation: RFC 6146 §3.5.2.2 counts from the second FIN. Counted from the last packet, a late FIN still finds the
@@ -194,7 +196,7 @@ class Spliced:
 
     def _send_fragments_to_backend(self, splice: Splice, frame: Frame, now: float) -> None:
         """The sender lets its packet be fragmented, so it hears no Packet Too Big: cut it to what every link takes."""
-        mtu = self._context.config.network.lowest_ipv6_mtu
+        mtu = self._context.cut_mtu
         for packet in segment_v4(frame):
             identification = ipv4.parse(packet).identification
             self._scratch.load(packet)
@@ -204,13 +206,18 @@ class Spliced:
             for fragment in fragment_v6(bytes(translated[len(_NO_VNET) :]), mtu, identification):
                 self._context.send(_NO_VNET + fragment)
 
-    def _send_fragmentable_to_client(self, packet: memoryview, identification: int) -> None:
-        """What came in fragments may go on in fragments: DF clear, the identification kept (RFC 7915 §5.1.1)."""
-        whole = bytes(packet[len(_NO_VNET) :])
-        header = ipv4.parse(whole)._replace(dont_fragment=False, identification=identification & 0xFFFF)
-        whole = ipv4.build(header) + whole[header.length :]
-        for fragment in fragment_v4(whole, self._context.config.network.ipv4_mtu):
-            self._context.send(_NO_VNET + fragment)
+    def _send_fragments_to_client(self, packet: memoryview, identification: int | None) -> None:
+        """Send a result with DF clear, cut to what the link takes; what came in fragments keeps its identification.
+
+        RFC 7915 §5.1.1.
+        """
+        self._scratch.load(packet[len(_NO_VNET) :], bytes(packet[: len(_NO_VNET)]))
+        for part in segment_v4(self._scratch):
+            header = ipv4.parse(part)
+            number = header.identification if identification is None else identification & 0xFFFF
+            plain = ipv4.build(header._replace(dont_fragment=False, identification=number))
+            for fragment in fragment_v4(plain + part[header.length :], self._context.config.network.ipv4_mtu):
+                self._context.send(_NO_VNET + fragment)
 
     def _answer_repeated_syn_ack(self, flow: Flow, segment: Segment) -> None:
         """The backend has not seen the end of its handshake: say it again, to the backend alone (RFC 9293 §3.10.7.4)."""

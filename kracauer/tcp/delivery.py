@@ -23,10 +23,13 @@ class BackendSender:
     timestamps: tuple[int, int] | None
     mss: int
 
-    def segments(self, seq: int, data: bytes, *, has_fin: bool) -> list[bytes]:
-        """Cut `data`, which begins at `seq`, into packets; the last one pushes, and carries the FIN where `has_fin`."""
+    def segments(self, seq: int, data: bytes, *, has_fin: bool, mss: int | None = None) -> list[bytes]:
+        """Cut `data`, which begins at `seq`, into packets; the last one pushes, and carries the FIN where `has_fin`.
+
+        `mss`, where given, is what the path has turned out to take.
+        """
         options = self._options
-        step = max(self.mss - len(options), 1)
+        step = max((self.mss if mss is None else min(self.mss, mss)) - len(options), 1)
         starts = range(0, len(data), step)
         packets = []
         for start in starts:
@@ -89,8 +92,11 @@ class Delivery:
         self._interval_s = INITIAL_RTO_S
         self.deadline = now + INITIAL_RTO_S
 
-    def repeat(self, now: float) -> bytes:
-        """Return the first segment that is not acknowledged, and double the time to its next repeat (RFC 6298 §5.4, §5.5)."""
+    def repeat(self, now: float, mss: int) -> bytes:
+        """Return the first segment that is not acknowledged, and double the time to its next repeat (RFC 6298 §5.4, §5.5).
+
+        `mss` is what the path takes by now: the client has forgotten these bytes, so no ICMP error would make it send less.
+        """
         self._interval_s = min(self._interval_s * 2, MAX_RTO_S)
         self.deadline = now + self._interval_s
-        return self._sender.segments(self.start, self.data, has_fin=self.has_fin)[0]
+        return self._sender.segments(self.start, self.data, has_fin=self.has_fin, mss=mss)[0]

@@ -46,6 +46,10 @@ _PACKET_AT: Final = 30
 _V4_TCP_AT: Final = 50
 _V6_TCP_AT: Final = 70
 
+# Above this an IPv4 result goes out with DF set, so that path MTU discovery works; at or below it, it may be fragmented
+# (RFC 7915 §5.1): an IPv6 host makes no packet smaller than 1280 bytes, whatever it is told. What is inserted later does not
+# count, for the same reason.
+_DF_ABOVE: Final = 1260
 _MAX_TOTAL_LENGTH: Final = 0xFFFF
 
 
@@ -61,9 +65,7 @@ class Splice:
     in its receiver's own numbers: what a probe or a RST is held against.
     """
 
-    # Above this an IPv4 result goes out with DF set, so that path MTU discovery works; at or below it, it may be fragmented
-    # (RFC 7915 §5.1).
-    _DF_ABOVE = 1260
+    INSERTED_BYTES = 0  # how much longer a packet to the client gets than its translation alone makes it
 
     __slots__ = (
         "_identifications",
@@ -265,7 +267,7 @@ class Splice:
         else:
             checksum = (checksum + self._sum_to_client + removed) % MODULUS
         tos = version_class_label >> 20 & 0xFF
-        if size > self._DF_ABOVE:
+        if size > _DF_ABOVE:
             fragment, identification = DONT_FRAGMENT, 0
         else:
             fragment = 0
@@ -324,13 +326,13 @@ class TimestampingSplice(Splice):
     backend, which ignores an option it has not agreed to; to take them out would cost each packet a copy.
     """
 
-    _DF_ABOVE = Splice._DF_ABOVE - len(_TIMESTAMP_LAYOUT) - _TIMESTAMPS.size  # the option comes on top
+    INSERTED_BYTES = len(_TIMESTAMP_LAYOUT) + _TIMESTAMPS.size
 
     __slots__ = ("_clock_origin", "client_tsval")
 
     def start_clock(self, tsval: int, client_tsval: int, now: float) -> None:
         """Show `tsval`, what the SYN-ACK promised, at `now`, and a millisecond more each millisecond; echo `client_tsval`."""
-        self.max_to_client -= len(_TIMESTAMP_LAYOUT) + _TIMESTAMPS.size
+        self.max_to_client -= self.INSERTED_BYTES
         self._clock_origin = tsval - int(now * 1000)
         self.client_tsval = client_tsval
 
@@ -350,7 +352,7 @@ class TimestampingSplice(Splice):
 
         Not plain when the result would pass IPv4's 65,535 bytes.
         """
-        if frame.end - _V6_TCP_AT > _MAX_TOTAL_LENGTH - 20 - len(_TIMESTAMP_LAYOUT) - _TIMESTAMPS.size:
+        if frame.end - _V6_TCP_AT > _MAX_TOTAL_LENGTH - 20 - self.INSERTED_BYTES:
             return None
         view = super().to_client(frame, now, vetted=vetted)
         if view is None:

@@ -63,7 +63,7 @@ _POINTER_TO_V4: Final = {
 _NEXT_HEADER_POINTER: Final = 6
 _BAD_LENGTH: Final = 2
 
-# RFC 1191 §7.1, greatest first.
+# RFC 1191 §7, greatest first.
 _PLATEAUS: Final = (65535, 32000, 17914, 8166, 4352, 2002, 1492, 1006, 508, 296, 68)
 
 

@@ -36,7 +36,7 @@ SCRIPTS = {
     + """
     0.02  C> A  c+1  ack=s+1 ts=502:t data=hello[:50]
     0.03  C> A  c+1  ack=s+1 ts=503:t data=hello[:50]
-          C< A  s+1  ack=c+51 win=511 ts=t:503
+          C< A  s+1  ack=c+51 win=639 ts=t:503
           C> PA c+51 ack=s+1 ts=504:t data=hello[50:]
           B< S  c    win=65535 mss=1440 sackOK ts=504:0 ws=7
           B> SA b    ack=c+1 win=65535 mss=1440 sackOK ts=9000:502 ws=7

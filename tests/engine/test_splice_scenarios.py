@@ -53,7 +53,7 @@ def test_ack_retransmit_before_backend(talk: Conversation) -> None:
     """A repeated hello re-drives the SYN with the same number; a repeated bare ACK is an old one by now."""
     talk.play(HANDSHAKE + HELLO).play("""
         0.10  C> A  c+1  ack=s+1 ts=503:t
-              C< A  s+1  ack=c+1 win=512 ts=t:503
+              C< A  s+1  ack=c+1 win=640 ts=t:503
         0.30  C> PA c+1  ack=s+1 ts=504:t data=hello
               B< S  c    win=65535 mss=1440 sackOK ts=504:0 ws=7
               ?? flows=1 state=dialing
@@ -73,7 +73,7 @@ def test_keepalive_during_dial(talk: Conversation) -> None:
     """The hello is held, not acknowledged, so the probe's answer acknowledges nothing of it."""
     talk.play(HANDSHAKE + HELLO).play("""
         0.10  C> A  c+H  ack=s+1 ts=600:t
-              C< A  s+1  ack=c+1 win=512 ts=t:600
+              C< A  s+1  ack=c+1 win=640 ts=t:600
         0.20  B> SA b    ack=c+1 win=64800 mss=1440 sackOK ts=9000:502 ws=7
               B< PA c+1  ack=b+1 ts=600:9000 data=hello
     """)
@@ -84,7 +84,7 @@ def test_zero_window_probe_during_dial(talk: Conversation) -> None:
         HANDSHAKE
         + """
         0.015 C> A  c    ack=s+1 ts=501:t data=b'?'
-              C< A  s+1  ack=c+1 win=512 ts=t:501
+              C< A  s+1  ack=c+1 win=640 ts=t:501
     """
         + HELLO
         + BACKEND
@@ -94,7 +94,7 @@ def test_zero_window_probe_during_dial(talk: Conversation) -> None:
 def test_zero_window_probe_after_the_hello(talk: Conversation) -> None:
     talk.play(HANDSHAKE + HELLO).play("""
         0.025 C> A  c    ack=s+1 ts=502:t data=b'?'
-              C< A  s+1  ack=c+1 win=512 ts=t:502
+              C< A  s+1  ack=c+1 win=640 ts=t:502
     """).play(BACKEND)
 
 

@@ -140,9 +140,7 @@ def with_timestamps(vnet: VnetHeader, packet: bytes, tsval: int, tsecr: int) -> 
         blocks = next((token[2:26] for token in tokens(options) if token[0] == 5), b"")
         options = b"\x01\x01\x05" + bytes([2 + len(blocks)]) + blocks if blocks else b""
     changed = header._replace(options=struct.pack("!BBBBII", 1, 1, 8, 10, tsval, tsecr) + options)
-    part = vnet.gso_size if vnet.is_super_packet else len(payload)
-    is_big = 20 + changed.length + part > 1260
-    identification = None if is_big else ip.identification
+    identification = None if ip.dont_fragment else ip.identification
     return build_v4(ip.src, ip.dst, ip.tos, ip.ttl, vnet, changed, payload, identification=identification)
 
 

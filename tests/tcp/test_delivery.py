@@ -75,21 +75,21 @@ def test_repeats_come_at_doubled_intervals_of_sixteen_seconds_at_most() -> None:
     times = []
     while owed.deadline < owed.give_up_at:
         times.append(owed.deadline - NOW)
-        assert seen(owed.repeat(owed.deadline)) == (0, tcp.ACK | tcp.PSH, b"data")
+        assert seen(owed.repeat(owed.deadline, 1440)) == (0, tcp.ACK | tcp.PSH, b"data")
     assert times == [1.0, 3.0, 7.0, 15.0, 31.0, 47.0]
 
 
 def test_just_the_first_segment_is_repeated() -> None:
-    assert seen(delivery(b"abcdef", has_fin=True, mss=4).repeat(NOW + 1)) == (0, tcp.ACK, b"abcd")
+    assert seen(delivery(b"abcdef", has_fin=True, mss=4).repeat(NOW + 1, 1440)) == (0, tcp.ACK, b"abcd")
 
 
 def test_progress_leaves_the_rest_and_starts_the_timer_afresh() -> None:
     owed = delivery(b"abcdef")
-    owed.repeat(NOW + 1)
-    owed.repeat(NOW + 3)
+    owed.repeat(NOW + 1, 1440)
+    owed.repeat(NOW + 3, 1440)
     owed.acknowledge(sequence.add(START, 4), NOW + 5)
     assert owed.deadline == NOW + 6
-    assert seen(owed.repeat(NOW + 6)) == (4, tcp.ACK | tcp.PSH, b"ef")
+    assert seen(owed.repeat(NOW + 6, 1440)) == (4, tcp.ACK | tcp.PSH, b"ef")
     assert owed.deadline == NOW + 8
 
 
@@ -116,7 +116,7 @@ def test_the_fin_is_owed_until_it_is_acknowledged_too() -> None:
     owed = delivery(b"abcdef", has_fin=True)
     owed.acknowledge(sequence.add(START, 6), NOW + 0.5)
     assert not owed.is_done
-    assert seen(owed.repeat(NOW + 2)) == (6, tcp.ACK | tcp.FIN, b"")
+    assert seen(owed.repeat(NOW + 2, 1440)) == (6, tcp.ACK | tcp.FIN, b"")
     owed.acknowledge(sequence.add(START, 7), NOW + 3)
     assert owed.is_done
 
