@@ -51,12 +51,14 @@ class Flow:
         "hostname",
         "opening_window",
         "refusal",
+        "renewal_guesses",
         "renewal_isn",
         "renewal_until",
         "reset_by_client",
         "route",
         "splice",
         "state",
+        "state_since",
         "tick",
     )
 
@@ -64,6 +66,7 @@ class Flow:
         self.from_client = from_client
         self.from_backend: Endpoints | None = None
         self.state = State.PEEKING
+        self.state_since = now
         self.client_isn = handshake.client_isn
         self.backend_isn = 0
         self.created = now
@@ -79,6 +82,7 @@ class Flow:
         self.backend: Backend | None = None
         self.renewal_isn: int | None = None
         self.renewal_until = 0.0
+        self.renewal_guesses = 0
         self.reset_by_client = False
         self.opening_window = 0
         self.heard = 0

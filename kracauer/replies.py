@@ -3,14 +3,13 @@
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from kracauer.wire import ipv4, ipv6, tcp
+from kracauer.wire import ipv4, ipv6, tcp, vnet_hdr
 from kracauer.wire.checksum import checksum, pseudo_header_sum
 from kracauer.wire.ipv4 import IPv4Header
 from kracauer.wire.ipv6 import IPv6Header
 from kracauer.wire.tcp import TcpHeader
 
 TTL: Final = 64
-_NO_VNET: Final = bytes(10)
 
 ALERT_UNRECOGNIZED_NAME: Final = 112  # RFC 6066 §3
 
@@ -69,7 +68,7 @@ def build_segment(
         ip = ipv4.build(header_v4)
     else:
         ip = ipv6.build(IPv6Header(traffic_class, 0, length, ipv6.TCP, TTL, src, dst))
-    return _NO_VNET + ip + bytes(segment)
+    return vnet_hdr.EMPTY + ip + bytes(segment)
 
 
 def build_reset(endpoints: Endpoints, header: TcpHeader, payload_length: int) -> bytes:

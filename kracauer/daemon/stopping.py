@@ -7,25 +7,28 @@ from types import FrameType
 from typing import Final
 
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+# Those that a running service answers. Before it runs and after, they must not do what they do by default: kill.
+SERVICE_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1)
 
 
 @contextmanager
 def stop_signals_as_interrupts() -> Iterator[None]:
     """Raise KeyboardInterrupt for every stop signal; afterwards drop those that came too late. Main thread only."""
     before = [(number, signal.signal(number, _interrupt)) for number in STOP_SIGNALS]
+    before += [(number, signal.signal(number, signal.SIG_IGN)) for number in SERVICE_SIGNALS]
     try:
         yield
     finally:
-        for number in STOP_SIGNALS:
+        for number in STOP_SIGNALS + SERVICE_SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # discards what `hold_stop_signals` has kept waiting
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS + SERVICE_SIGNALS)
         for number, handler in before:
             signal.signal(number, handler)
 
 
 def hold_stop_signals() -> None:
     """From here on nothing interrupts: the clean-up has begun."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS + SERVICE_SIGNALS)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -27,6 +27,7 @@ RESET_BURST: Final = 1000.0
 # Deviation: RFC 1812 §4.3.2.8 wants it configurable. Nobody has named a network that needs another.
 ERRORS_PER_SECOND: Final = 1000.0
 ERROR_BURST: Final = 50.0
+PROFILE_LIFETIME_S: Final = 3600.0
 
 
 class ListenerState:
@@ -62,13 +63,13 @@ class Context:
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERROR_BURST)
         self.echoes = TokenBucket(ERRORS_PER_SECOND, ERROR_BURST)
         self.cut_mtu = min(config.network.lowest_ipv6_mtu, config.network.ipv6_mtu)
-        self.profiles: dict[Backend, BackendProfile] = {}
+        self._profiles: dict[Backend, tuple[BackendProfile, float]] = {}
         self.listeners: dict[tuple[bytes, int], ListenerState] = {}
         self.backend_addresses = frozenset(backend.address.packed for backend in config.routes.backends)
         for listener in config.listeners:
             port = listener.port
             backends = tuple({self.resolve(backend, port): None for backend in config.routes.backends})
-            offers = OfferHistory(self._make_offer(backends, now))
+            offers = OfferHistory(self._make_offer(backends, now), now)
             self.listeners[listener.address.packed, port] = ListenerState(listener, backends, offers)
         self.service_addresses = frozenset(address for address, _ in self.listeners)
         self.first_service = config.listeners[0].address.packed
@@ -81,15 +82,15 @@ class Context:
 
     def profile(self, backend: Backend) -> BackendProfile:
         """What is known or assumed of `backend`."""
-        learnt = self.profiles.get(backend)
-        return self.config.profile_of(backend.address) if learnt is None else learnt
+        learnt = self._profiles.get(backend)
+        return self.config.profile_of(backend.address) if learnt is None else learnt[0]
 
     def learn(self, backend: Backend, profile: BackendProfile, now: float) -> bool:
         """Note what `backend` showed, and offer accordingly from now on; returns whether it was news."""
         if profile == self.profile(backend):
-            self.profiles[backend] = profile
             return False
-        self.profiles[backend] = profile
+        self._profiles.pop(backend, None)
+        self._profiles[backend] = (profile, now)
         self.refresh_offers(now, (backend,))
         return True
 
@@ -104,9 +105,19 @@ class Context:
         if self.path_mtus.learn(address, mtu, now) and address in self.backend_addresses:
             self.refresh_offers(now)
 
-    def forget_old_path_mtus(self, now: float) -> None:
-        """Let the offers grow again where a reported MTU has aged."""
-        if self.path_mtus.expire(now):
+    def forget(self, now: float) -> None:
+        """Let the offers grow again where what was reported or learnt has aged.
+
+        What is not offered is not asked for, so a backend that once answered with less would never be heard to do more.
+        """
+        has_aged = self.path_mtus.expire(now)
+        while self._profiles:
+            backend = next(iter(self._profiles))
+            if now - self._profiles[backend][1] < PROFILE_LIFETIME_S:
+                break
+            del self._profiles[backend]
+            has_aged = True
+        if has_aged:
             self.refresh_offers(now)
 
     def mss_to_backend(self, backend: Backend, now: float) -> int:

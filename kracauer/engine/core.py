@@ -1,5 +1,6 @@
 """The engine: one packet in, packets and events out; the fast path, and who looks at everything else."""
 
+import struct
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,14 +15,14 @@ from kracauer.engine.refusing import Refusing
 from kracauer.engine.spliced import Spliced
 from kracauer.errors import Dropped, DropReason, IcmpAnswer
 from kracauer.events import CloseReason, Event
-from kracauer.flows import FlowTable, backend_key, client_key
+from kracauer.flows import Flow, FlowTable, backend_key, client_key
 from kracauer.tcp.state import SPLICED, State
 from kracauer.translate import addresses
 from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, tcp
 from kracauer.wire.buffer import PACKET_START, Buffer, Frame
 
-_V4_KEY: Final = slice(PACKET_START + 12, PACKET_START + 24)
-_V6_KEY: Final = slice(PACKET_START + 8, PACKET_START + 44)
+_V4_KEY: Final = struct.Struct("12s")
+_V6_KEY: Final = struct.Struct("36s")
 _MIN_V4: Final = PACKET_START + 40
 _MIN_V6: Final = PACKET_START + 60
 _V6_DST_AT: Final = PACKET_START + 24
@@ -46,6 +47,7 @@ class Engine:
         self._opening = Opening(context, self._dialing, self._refusing)
         self._spliced = Spliced(context)
         self._icmp = Icmp(context, self._dialing)
+        self._quotable: bytes | None = None
 
     @property
     def flows(self) -> FlowTable:
@@ -61,13 +63,13 @@ class Engine:
         version_ihl = buffer[PACKET_START]
         if version_ihl == 0x45:
             if frame.end >= _MIN_V4:
-                flow = self._by_client.get(bytes(buffer[_V4_KEY]))
+                flow = self._by_client.get(_V4_KEY.unpack_from(buffer, PACKET_START + 12)[0])
                 if flow is not None and flow.fast is not None:
                     packet = flow.fast.to_backend(frame, now)
                     if packet is not None:
                         return (packet,)
         elif version_ihl >> 4 == 6 and frame.end >= _MIN_V6:
-            flow = self._by_backend.get(bytes(buffer[_V6_KEY]))
+            flow = self._by_backend.get(_V6_KEY.unpack_from(buffer, PACKET_START + 8)[0])
             if flow is not None and flow.fast is not None:
                 packet = flow.fast.to_client(frame, now)
                 if packet is not None:
@@ -77,26 +79,35 @@ class Engine:
     def handle_timer(self, now: float) -> Sequence[Buffer]:
         """Do what has come due by `now`; returns packets to write."""
         self._expire_fragments(now)
-        for flow in self._context.timers.pop_due(now):
-            if flow.state is State.PEEKING:
-                self._opening.expire_peek(flow, now)
-            elif flow.state is State.DIALING:
-                self._dialing.handle_timer(flow, now)
-            elif flow.state is State.REFUSING:
-                self._refusing.handle_timer(flow, now)
-            elif flow.state in SPLICED:
-                self._spliced.handle_timer(flow, now)
+        due = self._context.timers.pop_due(now)
+        try:
+            while due:
+                self._handle_due(due.pop(), now)
+        finally:
+            # Should one flow's timer fail, the others are still due.
+            for flow in due:
+                self._context.timers.schedule(flow, now)
         return self._take_outgoing()
+
+    def _handle_due(self, flow: Flow, now: float) -> None:
+        if flow.state is State.PEEKING:
+            self._opening.expire_peek(flow, now)
+        elif flow.state is State.DIALING:
+            self._dialing.handle_timer(flow, now)
+        elif flow.state is State.REFUSING:
+            self._refusing.handle_timer(flow, now)
+        elif flow.state in SPLICED:
+            self._spliced.handle_timer(flow, now)
 
     def next_deadline(self) -> float | None:
         """When `handle_timer` is next to be called, on the clock of `now`; None when nothing is pending."""
         context = self._context
-        deadlines = (
-            context.timers.next_deadline(),
-            context.reassembler_v4.next_deadline(),
-            context.reassembler_v6.next_deadline(),
-        )
-        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+        earliest = context.timers.next_deadline()
+        for reassembler in (context.reassembler_v4, context.reassembler_v6):
+            deadline = reassembler.next_deadline()
+            if deadline is not None and (earliest is None or deadline < earliest):
+                earliest = deadline
+        return earliest
 
     def next_event(self) -> Event | None:
         """The oldest event not yet fetched, or None."""
@@ -132,14 +143,21 @@ class Engine:
         except Dropped as dropped:
             self._context.drop(dropped.reason, dropped.detail)
             if dropped.answer is not None:
-                self._icmp.answer(bytes(frame.view[PACKET_START : frame.end]), dropped.answer, now)
+                quotable = self._quotable or bytes(frame.view[PACKET_START : frame.end])
+                self._icmp.answer(quotable, dropped.answer, now)
+        except BaseException:
+            # A mistake of ours: what was to be sent may lie in the frame, which the caller is going to use again.
+            self._context.outgoing.clear()
+            raise
         return self._take_outgoing()
 
     def _receive_v4(self, frame: Frame, now: float) -> None:
         context = self._context
+        self._quotable = None
         packet = ingress.take_v4(frame, context.reassembler_v4, context.service_addresses, now)
         if packet is None:
             return
+        self._quotable = packet.original
         if packet.src in context.service_addresses:
             raise Dropped(DropReason.ILLEGAL_SOURCE, "a service address")
         if packet.protocol == ipv4.PROTOCOL_ICMP:
@@ -162,10 +180,11 @@ class Engine:
         listener = context.listeners.get((endpoints.dst, endpoints.dst_port))
         if listener is not None:
             if flags & tcp.SYN:
-                context.forget_old_path_mtus(now)
+                context.forget(now)
                 self._opening.answer_syn(segment, listener, flow, now)
                 return
             if flow is not None and self._opening.completes_renewal(flow, segment, listener, now):
+                self._dialing.hang_up(flow)
                 context.close(flow, CloseReason.REPLACED, now)
                 flow = None
             if flow is None:
@@ -188,9 +207,11 @@ class Engine:
             # The kernel's own chatter on the link, multicast listener reports above all: nobody's mistake, so nobody is told.
             return
         context = self._context
+        self._quotable = None
         packet = ingress.take_v6(frame, context.reassembler_v6, context.prefix, now)
         if packet is None:
             return
+        self._quotable = packet.original
         # What comes from inside the prefix would be one of our own packets, or forged to look like one.
         if addresses.extract(context.prefix, packet.src) is not None:
             raise Dropped(DropReason.ILLEGAL_SOURCE, "inside the prefix")

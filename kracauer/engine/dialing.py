@@ -12,9 +12,10 @@ from kracauer.replies import Endpoints, build_segment
 from kracauer.tcp import sequence
 from kracauer.tcp.delivery import BackendSender, Delivery
 from kracauer.tcp.handshake import Dial, Handshake
-from kracauer.tcp.splice import Splice, TimestampingSplice
+from kracauer.tcp.splice import Splice
 from kracauer.tcp.state import SUPERSEDABLE, Happening
 from kracauer.tcp.terms import backend_syn_options, learn
+from kracauer.tcp.timestamping import TimestampingSplice
 from kracauer.translate import addresses
 from kracauer.wire import tcp
 from kracauer.wire.tcp import TcpOptions
@@ -84,10 +85,12 @@ class Dialing:
         self._fail(flow, flow.dial, FailureReason.UNREACHABLE, now)
 
     def hang_up(self, flow: Flow) -> None:
-        """Take back a SYN that a backend may have answered by now; a flow that has not dialled sends nothing."""
-        if flow.from_backend is not None and flow.handshake is not None:
-            seq = sequence.add(flow.handshake.client_isn, 1)
-            self._context.send(build_segment(flow.from_backend.reversed, seq=seq, ack=0, flags=tcp.RST))
+        """Have the backend let go of a flow that ends without it: of the SYN it may have answered by now, or of the whole."""
+        if flow.from_backend is None:
+            return
+        # A RST has to lie exactly at what the backend expects next (RFC 5961 §3.2).
+        seq = sequence.add(flow.client_isn, 1) if flow.splice is None else flow.splice.client_acked
+        self._context.send(build_segment(flow.from_backend.reversed, seq=seq, ack=0, flags=tcp.RST))
 
     def reset_client(self, flow: Flow) -> None:
         """Send the client a RST in the numbers it knows."""
@@ -107,7 +110,7 @@ class Dialing:
     def _dial_next(self, flow: Flow, dial: Dial, now: float) -> None:
         context = self._context
         mapped = addresses.embed(context.prefix, flow.from_client.src)
-        while dial.remaining:
+        while dial.remaining and now < dial.give_up_at:
             backend = dial.remaining.pop(0)
             assert backend.port is not None
             flow.backend = backend
@@ -148,6 +151,7 @@ class Dialing:
                 # A SYN's window is never scaled (RFC 7323 §2.2).
                 window=min(handshake.client_window << (terms.client_window_scale or 0), 0xFFFF),
                 options=tcp.build_options(options),
+                traffic_class=handshake.traffic_class,
             )
         )
         dial.sent_at = now
@@ -179,9 +183,10 @@ class Dialing:
     def _join(self, flow: Flow, handshake: Handshake, segment: Segment, now: float) -> None:
         context, terms, options = self._context, handshake.terms, segment.options
         assert flow.backend is not None
-        has_ecn = bool(segment.header.flags & tcp.ECE)
+        # RFC 3168 §6.1.1: ECE alone. A stack that sends both back just mirrors what it does not know.
+        has_ecn = segment.header.flags & (tcp.ECE | tcp.CWR) == tcp.ECE
         known = context.profile(flow.backend)
-        profile = learn(known, terms, options, has_ecn, segment.header.window)
+        profile = learn(known, terms, options, has_ecn)
         if context.learn(flow.backend, profile, now):
             context.note(ProfileLearnt(backend_endpoint(flow.backend), profile))
         if terms.ecn and not has_ecn:
@@ -257,6 +262,8 @@ class Dialing:
             window=flow.opening_window,
             timestamps=(handshake.client_tsval, options.timestamps[0]) if has_timestamps and options.timestamps else None,
             mss=min(options.mss or DEFAULT_MSS_V6, self._context.mss_to_backend(flow.backend, now)),
+            window_scale=(options.window_scale or 0) if handshake.terms.client_window_scale is not None else 0,
+            traffic_class=handshake.traffic_class,
         )
         packets: list[bytes] = []
         has_sent_fin = False
@@ -273,6 +280,12 @@ class Dialing:
             length = sequence.distance(held.start, handshake.acknowledged)
             owed = bytes(held.contiguous[:length])
             flow.delivery = Delivery(
-                owed, held.start, sender, has_fin=length > len(owed), client_reset=self._client_reset(flow), now=now
+                owed,
+                held.start,
+                sender,
+                sent_bytes=min(len(owed), segment.header.window),
+                has_fin=length > len(owed),
+                client_reset=self._client_reset(flow),
+                now=now,
             )
         return has_sent_fin

@@ -14,11 +14,10 @@ from kracauer.tcp import sequence
 from kracauer.translate import addresses, icmp_answers, icmp_errors
 from kracauer.translate.fragmenting import fragment_v4, fragment_v6
 from kracauer.translate.icmp_errors import Quoted, QuoteMapping
-from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6
+from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, vnet_hdr
 from kracauer.wire.buffer import PACKET_START, Frame
 from kracauer.wire.checksum import word_sum
 
-_NO_VNET: Final = bytes(10)
 _TYPE_AT_V4: Final = PACKET_START + 20
 _TYPE_AT_V6: Final = PACKET_START + 40
 # What a reported MTU may talk an MSS down to: below it an attacker would gain from it and no real link would.
@@ -81,7 +80,7 @@ class Icmp:
             ipv4_mtu=network.ipv4_mtu,
             ipv6_mtu=network.ipv6_mtu,
         )
-        context.send(_NO_VNET + translated)
+        context.send(vnet_hdr.EMPTY + translated)
 
     def receive_v6(self, frame: Frame, packet: Packet, now: float) -> None:
         """Answer an echo request to a service's own address in the prefix; carry an error about a client's segment to it."""
@@ -103,7 +102,9 @@ class Icmp:
             self._receive_while_dialing(flow, data, quoted, now)
             return
         splice, network = flow.splice, context.config.network
-        if quoted.mtu is not None and self._is_in_flight(splice.client_acked, quoted):
+        # What was acknowledged to the client for a backend that was not there yet is in flight all the same.
+        in_flight_from = splice.client_acked if flow.delivery is None else flow.delivery.start
+        if quoted.mtu is not None and self._is_in_flight(in_flight_from, quoted):
             self._learn_path_mtu_v6(flow, quoted.mtu, now)
         mapping = QuoteMapping(
             src=flow.from_client.src,
@@ -122,7 +123,7 @@ class Icmp:
             ipv6_mtu=network.ipv6_mtu,
             identification=context.identifications.take(),
         )
-        context.send(_NO_VNET + translated)
+        context.send(vnet_hdr.EMPTY + translated)
 
     def answer(self, data: bytes, answer: IcmpAnswer, now: float) -> None:
         """Tell the sender of the packet `data` what became of it, where such a packet may be answered at all.
@@ -141,9 +142,7 @@ class Icmp:
             # The address that was dialled, where it is ours: the one that the sender's path leads through.
             src = data[16:20] if data[16:20] in context.service_addresses else service
             identification = context.identifications.take()
-            error = icmp_answers.build_v4_error(
-                answer.type, answer.code, answer.rest, data, src, data[12:16], identification
-            )
+            error = icmp_answers.build_v4_error(answer.type, answer.code, answer.rest, data, src, data[12:16], identification)
         else:
             if not icmp_answers.may_answer_v6(data):
                 return
@@ -182,7 +181,7 @@ class Icmp:
             self._context.drop(DropReason.RATE_LIMITED)
             return
         for packet in packets:
-            self._context.send(_NO_VNET + packet)
+            self._context.send(vnet_hdr.EMPTY + packet)
 
     @staticmethod
     def _is_in_flight(acked: int, quoted: Quoted) -> bool:

@@ -20,16 +20,19 @@ class Packet(NamedTuple):
     """A verified IP packet, whole and plain in its frame: the layer above begins `start` bytes into it.
 
     `identification` is that of the fragments it came in, None where it came in one piece. `dont_fragment` is IPv4's DF, and set
-    for every IPv6 packet that came in one piece.
+    for every IPv6 packet that came in one piece. `original` is the packet as it was before IP options or extension headers were
+    taken out of it, None where there were none: what an ICMP error has to quote.
     """
 
     src: bytes
     dst: bytes
     protocol: int
+    tos: int
     hop_limit: int
     start: int
     dont_fragment: bool
     identification: int | None
+    original: bytes | None
 
 
 class Segment(NamedTuple):
@@ -39,6 +42,7 @@ class Segment(NamedTuple):
     header: TcpHeader
     payload: memoryview
     size: int
+    tos: int
     hop_limit: int
     dont_fragment: bool
     identification: int | None
@@ -80,19 +84,23 @@ def take_v4(frame: Frame, reassembler: Reassembler, services: frozenset[bytes], 
             return None
         frame.load(datagram.packet)
         header, identification = ipv4.parse(frame.view[PACKET_START : frame.end]), datagram.identification
+    original = None
     if header.options:
         # RFC 7915 §4.1: options are not translated, and nothing is told to the sender.
-        rest = bytes(frame.view[PACKET_START + header.length : PACKET_START + header.total_length])
+        original = bytes(frame.view[PACKET_START : PACKET_START + header.total_length])
+        rest = original[header.length :]
         plain = header._replace(options=b"", total_length=ipv4.MIN_LENGTH + len(rest))
         _reload(frame, ipv4.build(plain) + rest, header.length, ipv4.MIN_LENGTH)
     return Packet(
         header.src,
         header.dst,
         header.protocol,
+        header.tos,
         header.ttl,
         ipv4.MIN_LENGTH,
         header.dont_fragment and identification is None,
         identification,
+        original,
     )
 
 
@@ -133,11 +141,23 @@ def take_v6(frame: Frame, reassembler: Reassembler, prefix: bytes, now: float) -
                 upper = ipv6.find_upper_layer(packet, header)
             except ParseError as error:
                 raise Dropped(DropReason.MALFORMED_IPV6, str(error)) from None
+    original = None
     if upper.start != ipv6.LENGTH:
-        rest = bytes(frame.view[PACKET_START + upper.start : frame.end])
+        original = bytes(frame.view[PACKET_START : frame.end])
+        rest = original[upper.start :]
         plain = header._replace(next_header=upper.protocol, payload_length=len(rest))
         _reload(frame, ipv6.build(plain) + rest, upper.start, ipv6.LENGTH)
-    return Packet(header.src, header.dst, upper.protocol, header.hop_limit, ipv6.LENGTH, identification is None, identification)
+    return Packet(
+        header.src,
+        header.dst,
+        upper.protocol,
+        header.traffic_class,
+        header.hop_limit,
+        ipv6.LENGTH,
+        identification is None,
+        identification,
+        original,
+    )
 
 
 def parse_tcp(frame: Frame, packet: Packet) -> Segment:
@@ -159,6 +179,7 @@ def parse_tcp(frame: Frame, packet: Packet) -> Segment:
         header,
         data[header.length :],
         packet.start + size,
+        packet.tos,
         packet.hop_limit,
         packet.dont_fragment,
         packet.identification,

@@ -17,16 +17,18 @@ from kracauer.tcp.cookie import LIFETIME_S
 from kracauer.tcp.handshake import Handshake
 from kracauer.tcp.held import Arrival, HeldStream
 from kracauer.tcp.state import Happening, State
-from kracauer.tcp.terms import decode_terms, encode_terms, syn_ack_options
+from kracauer.tcp.terms import IPV6_OVERHEAD, decode_scale, decode_terms, encode_terms, syn_ack_options
 from kracauer.wire import tcp
 from kracauer.wire.tcp import NO_OPTIONS, TcpOptions
 
+_DSCP: Final = 0xFC  # of the traffic class; the rest is ECN, which is each packet's own (RFC 3168 §5)
 _ECN_SETUP: Final = tcp.ECE | tcp.CWR
 _TLS_HANDSHAKE: Final = 0x16
+_MAX_RENEWAL_GUESSES: Final = 16
 _ALERT_DECODE_ERROR: Final = 50
 # What the listener's window lets a client send before a backend is there; the peek's own limit may be smaller.
 _WINDOW_BYTES: Final = 65535
-# A client stops short of a window that ends within a segment. With this much beyond the peek's limit, what is too long shows it.
+# A client stops short of a window that ends within a segment. With this much beyond the peek's limit, what is too long shows.
 _BEYOND_BYTES: Final = 16384
 
 
@@ -55,6 +57,9 @@ class Opening:
             raise Dropped(DropReason.AUTHENTICATED_SYN)
         offer = listener.offers.current
         asks_ecn = header.flags & _ECN_SETUP == _ECN_SETUP
+        # A client that clears DF hears of no MTU, and what it sends is cut where it is longer than this (RFC 7915 §4): better
+        # that it sends no such segments.
+        shown = offer if segment.dont_fragment else offer._replace(mss=min(offer.mss, context.cut_mtu - IPV6_OVERHEAD))
         code = encode_terms(offer, options, asks_ecn)
         cookie = context.cookies.bake(client_key(endpoints), header.seq, code, listener.offers.encoded, now)
         context.send(
@@ -64,7 +69,7 @@ class Opening:
                 ack=sequence.add(header.seq, 1),
                 flags=tcp.SYN | tcp.ACK | (tcp.ECE if offer.ecn and asks_ecn else 0),
                 window=offer.window,
-                options=tcp.build_options(syn_ack_options(offer, options, cookie.tsval)),
+                options=tcp.build_options(syn_ack_options(shown, options, cookie.tsval)),
             )
         )
         # Deviation: RFC 5961 §4.2 answers a SYN on an open connection with an ACK, so that a client that has lost its own end
@@ -73,6 +78,7 @@ class Opening:
             # From here each of the flow's segments is held against this SYN, until one completes the new handshake or the
             # cookie is too old for that. An attacker who forges SYNs costs the flow its fast path, nothing else.
             flow.renewal_isn, flow.renewal_until, flow.fast = header.seq, now + LIFETIME_S, None
+            flow.renewal_guesses = 0
 
     def completes_renewal(self, flow: Flow, segment: Segment, listener: ListenerState, now: float) -> bool:
         """Whether `segment` completes the handshake that a SYN on `flow`'s own addresses and ports has begun."""
@@ -81,7 +87,14 @@ class Opening:
         header = segment.header
         offers = listener.offers.candidates(now)
         isn = sequence.add(header.ack, -1)
-        return self._context.cookies.check(client_key(segment.endpoints), flow.renewal_isn, isn, offers, now) is not None
+        if self._context.cookies.check(client_key(segment.endpoints), flow.renewal_isn, isn, offers, now) is not None:
+            return True
+        flow.renewal_guesses += 1
+        if flow.renewal_guesses >= _MAX_RENEWAL_GUESSES:
+            # A client whose handshake this is would have hit at once, and its next SYN begins anew. Whoever forges both SYN and
+            # ACK gets this many tries for each SYN (RFC 5961 §5 asks for no less than guessing the window).
+            flow.renewal_isn = None
+        return False
 
     def admit(self, segment: Segment, listener: ListenerState, now: float) -> None:
         """Make a flow of a client whose ACK carries a cookie of ours; raises Dropped for any other segment."""
@@ -103,9 +116,9 @@ class Opening:
                 # room by then.
                 raise Dropped(DropReason.TABLE_FULL, f"limits.flows: {context.flows.capacity}")
             context.close(retired, CloseReason.SUPERSEDED, now)
-        code, encoded_offer, tsval = found
+        code, encoded_scale, tsval = found
         options = segment.options
-        terms = decode_terms(code, offers[encoded_offer], options.timestamps is not None)
+        terms = decode_terms(code, decode_scale(encoded_scale), options.timestamps is not None)
         limits = context.config.limits
         handshake = Handshake(
             client_isn=client_isn,
@@ -117,6 +130,7 @@ class Opening:
             client_window=header.window,
             client_tsval=options.timestamps[0] if options.timestamps else 0,
             started=now,
+            traffic_class=segment.tos & _DSCP,
         )
         flow = Flow(segment.endpoints, handshake, now)
         context.flows.insert(flow)

@@ -9,18 +9,18 @@ from kracauer.events import CloseReason
 from kracauer.flows import Flow
 from kracauer.replies import build_segment
 from kracauer.tcp import sequence
+from kracauer.tcp.delivery import Delivery
 from kracauer.tcp.splice import Splice
 from kracauer.tcp.state import SUPERSEDABLE, Happening, State
 from kracauer.translate.fragmenting import fragment_v4, fragment_v6
 from kracauer.translate.segmenting import segment_v4
-from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, tcp
+from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, tcp, vnet_hdr
 from kracauer.wire.buffer import Frame
-from kracauer.wire.tcp import TcpOptions
+from kracauer.wire.tcp import TcpHeader, TcpOptions
 
 _CLIENT: Final = 1
 _BACKEND: Final = 2
 _BOTH: Final = _CLIENT | _BACKEND
-_NO_VNET: Final = bytes(10)
 # How far beyond what was acknowledged a RST may lie to be believed: what the largest windows in use have in flight.
 # Deviation: RFC 5961 §3.2 wants the exact number, which only an endpoint knows. Both are sent every RST and judge it for
 # themselves; here it decides just how long a silent flow is kept.
@@ -73,11 +73,7 @@ class Spliced:
             answer = IcmpAnswer(icmpv6.PACKET_TOO_BIG, 0, mtu)
             raise Dropped(DropReason.TOO_BIG, f"{segment.size} bytes where {mtu} fit", answer)
         if flow.delivery is not None and header.flags & tcp.ACK:
-            flow.delivery.acknowledge(header.ack, now)
-            if flow.delivery.is_done:
-                flow.delivery = None
-            else:
-                self._context.timers.schedule(flow, flow.delivery.deadline)
+            self._deliver_on(flow, flow.delivery, header, now)
         packet = splice.to_client(frame, now, vetted=True)
         if packet is None:
             raise Dropped(DropReason.UNEXPECTED, "offload header does not fit the packet, or too big for IPv4")
@@ -91,7 +87,7 @@ class Spliced:
         """Repeat what is ours to deliver, probe a flow that has been idle too long, or end it."""
         splice, delivery = flow.splice, flow.delivery
         assert splice is not None
-        if delivery is not None:
+        if delivery is not None and flow.state is not State.TRANSITORY:
             if now >= delivery.give_up_at:
                 self._give_up(flow, now)
                 return
@@ -100,9 +96,8 @@ class Spliced:
                 self._context.send(delivery.repeat(now, self._context.mss_to_backend(flow.backend, now)))
             self._context.timers.schedule(flow, min(delivery.deadline, delivery.give_up_at))
             return
-        # Deviation: RFC 6146 §3.5.2.2 counts from the second FIN. Counted from the last packet, a late FIN still finds the
-        # flow; one that is kept so gives way to a new one at once.
-        deadline = splice.last_seen + self._timeout_s(flow)
+        since = flow.state_since if self._is_short_lived(flow) else splice.last_seen
+        deadline = since + self._timeout_s(flow)
         if now < deadline:
             self._context.timers.schedule(flow, deadline)
             return
@@ -117,6 +112,16 @@ class Spliced:
             case _:
                 self._probe(flow, now)
 
+    def _deliver_on(self, flow: Flow, delivery: Delivery, header: TcpHeader, now: float) -> None:
+        assert flow.backend is not None
+        mss = self._context.mss_to_backend(flow.backend, now)
+        for packet in delivery.acknowledge(header.ack, header.window, mss, now):
+            self._context.send(packet)
+        if delivery.is_done:
+            flow.delivery = None
+        else:
+            self._context.timers.schedule(flow, delivery.deadline)
+
     def _is_believed(self, acked: int, segment: Segment) -> bool:
         """Whether a RST at this place could be its sender's own (RFC 5961 §3.2)."""
         return 0 <= sequence.distance(acked, segment.header.seq) <= _BELIEVABLE_WINDOW
@@ -126,7 +131,6 @@ class Spliced:
         if happening is not None and flow.advance(happening):
             if happening is Happening.RESET:
                 flow.reset_by_client = is_client
-                flow.delivery = None
             self._note_state(flow, now)
         needs_a_look = (
             flow.state in (State.TRANSITORY, State.PROBING) or flow.delivery is not None or flow.renewal_isn is not None
@@ -147,19 +151,25 @@ class Spliced:
         return None
 
     def _note_state(self, flow: Flow, now: float) -> None:
+        flow.state_since = now
         if flow.state in SUPERSEDABLE:
             self._context.flows.retire(flow)
         else:
             self._context.flows.revive(flow)
         deadline = now + self._timeout_s(flow)
-        if flow.delivery is not None:
+        if flow.delivery is not None and flow.state is not State.TRANSITORY:
+            # While a RST stands unrefuted nothing is repeated; should it prove forged, all is taken up again.
             deadline = min(deadline, flow.delivery.deadline)
         self._context.timers.schedule(flow, deadline)
 
     def _timeout_s(self, flow: Flow) -> float:
         timeouts = self._context.config.timeouts
-        is_short = flow.state in SUPERSEDABLE or flow.state is State.PROBING
-        return timeouts.transitory_s if is_short else timeouts.established_idle_s
+        return timeouts.transitory_s if self._is_short_lived(flow) else timeouts.established_idle_s
+
+    @staticmethod
+    def _is_short_lived(flow: Flow) -> bool:
+        """Whether the flow's time counts from its state on, whatever traffic comes (RFC 6146 §3.5.2.2)."""
+        return flow.state in SUPERSEDABLE or flow.state is State.PROBING
 
     def _probe(self, flow: Flow, now: float) -> None:
         """Ask both sides whether they are still there (RFC 6146 §3.5.2.3), as a keep-alive does (RFC 9293 §3.8.4)."""
@@ -168,7 +178,6 @@ class Spliced:
         flow.heard = 0
         flow.fast = None
         self._send_to_both(flow, tcp.ACK, offset=-1)
-        flow.splice.last_seen = now
         self._note_state(flow, now)
 
     def _send_to_both(self, flow: Flow, flags: int, offset: int) -> None:
@@ -176,21 +185,22 @@ class Spliced:
         splice = flow.splice
         assert splice is not None
         assert flow.from_backend is not None
-        # The option has to be there, its value need not be right: a probe that fails RFC 7323 §5.3's test is answered too.
-        options = tcp.build_options(TcpOptions(timestamps=(0, 0) if splice.has_timestamps and flags & tcp.ACK else None))
         has_ack = bool(flags & tcp.ACK)
         backend_next, client_next = splice.client_acked, sequence.add(splice.backend_acked, splice.seq_delta)
-        for endpoints, seq, ack in (
-            (flow.from_backend.reversed, backend_next, splice.backend_acked),
-            (flow.from_client.reversed, client_next, splice.client_acked),
+        client_has_timestamps = splice.has_timestamps or bool(splice.INSERTED_BYTES)
+        for endpoints, seq, ack, has_timestamps in (
+            (flow.from_backend.reversed, backend_next, splice.backend_acked, splice.has_timestamps),
+            (flow.from_client.reversed, client_next, splice.client_acked, client_has_timestamps),
         ):
+            # The option has to be there, its value need not be right: a probe that fails RFC 7323 §5.3's test is answered too.
+            timestamps = (0, 0) if has_timestamps and has_ack else None
             packet = build_segment(
                 endpoints,
                 seq=sequence.add(seq, offset),
                 ack=ack if has_ack else 0,
                 flags=flags,
                 window=flow.opening_window if has_ack else 0,
-                options=options,
+                options=tcp.build_options(TcpOptions(timestamps=timestamps)),
             )
             self._context.send(packet)
 
@@ -203,21 +213,21 @@ class Spliced:
             translated = splice.to_backend(self._scratch, now, vetted=True)
             if translated is None:
                 raise Dropped(DropReason.UNEXPECTED, "offload header does not fit the packet")
-            for fragment in fragment_v6(bytes(translated[len(_NO_VNET) :]), mtu, identification):
-                self._context.send(_NO_VNET + fragment)
+            for fragment in fragment_v6(bytes(translated[vnet_hdr.LENGTH :]), mtu, identification):
+                self._context.send(vnet_hdr.EMPTY + fragment)
 
     def _send_fragments_to_client(self, packet: memoryview, identification: int | None) -> None:
         """Send a result with DF clear, cut to what the link takes; what came in fragments keeps its identification.
 
         RFC 7915 §5.1.1.
         """
-        self._scratch.load(packet[len(_NO_VNET) :], bytes(packet[: len(_NO_VNET)]))
+        self._scratch.load(packet[vnet_hdr.LENGTH :], bytes(packet[: vnet_hdr.LENGTH]))
         for part in segment_v4(self._scratch):
             header = ipv4.parse(part)
             number = header.identification if identification is None else identification & 0xFFFF
             plain = ipv4.build(header._replace(dont_fragment=False, identification=number))
             for fragment in fragment_v4(plain + part[header.length :], self._context.config.network.ipv4_mtu):
-                self._context.send(_NO_VNET + fragment)
+                self._context.send(vnet_hdr.EMPTY + fragment)
 
     def _answer_repeated_syn_ack(self, flow: Flow, segment: Segment) -> None:
         """The backend has not seen the end of its handshake: say it again, to the backend alone (RFC 9293 §3.10.7.4)."""

@@ -3,7 +3,7 @@
 from typing import Final
 
 STALE_AFTER_S: Final = 3.0
-FORGET_AFTER_S: Final = 60.0
+FORGET_AFTER_S: Final = 180.0  # longer than the 75 s between two keep-alives of Linux
 CAPACITY: Final = 4096
 
 

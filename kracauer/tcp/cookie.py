@@ -2,10 +2,11 @@
 
     sequence number of the SYN-ACK:   | 23 bits: keyed hash | 9 bits: the terms, masked by the hash |
 
-The hash covers the connection, the client's initial sequence number, a counter that steps once a minute, and the offer that
-was made, so the offer itself takes none of the 32 bits. The terms are the client's MSS class (3 bits), its window scale (4),
-SACK (1) and ECN (1); whether timestamps were agreed shows in the client's own ACK. A guess is right once in 2**23 / (counters
-× offers still valid): at 100,000 guesses a second a flow comes of one every 42 seconds, and has to say a hostname to live on.
+The hash covers the connection, the client's initial sequence number, a counter that steps once a minute, and the window scale
+that was offered, which so takes none of the 32 bits. The terms are the client's MSS class (3 bits), its window scale (4), SACK
+(1) and ECN (1); whether timestamps were agreed shows in the client's own ACK. A guess is right once in 2**23 / (2 counters ×
+scales offered lately, mostly 1): at 100,000 guesses a second a flow comes of one every 42 seconds, and has to say a hostname to
+live on.
 """
 
 import hashlib

@@ -10,18 +10,24 @@ from kracauer.wire.tcp import TcpOptions
 
 INITIAL_RTO_S: Final = 1.0
 MAX_RTO_S: Final = 16.0
+BURST_SEGMENTS: Final = 10  # what an initial window holds (RFC 6928 §2)
 GIVE_UP_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class BackendSender:
-    """Segments for a backend, on the client's behalf: the numbers they all share; `mss` is before options, in bytes."""
+    """Segments for a backend, on the client's behalf: the numbers they all share.
+
+    `mss` is before options, in bytes; `window_scale` is the backend's.
+    """
 
     endpoints: Endpoints
     ack: int
     window: int
     timestamps: tuple[int, int] | None
     mss: int
+    window_scale: int = 0
+    traffic_class: int = 0
 
     def segments(self, seq: int, data: bytes, *, has_fin: bool, mss: int | None = None) -> list[bytes]:
         """Cut `data`, which begins at `seq`, into packets; the last one pushes, and carries the FIN where `has_fin`.
@@ -50,26 +56,43 @@ class BackendSender:
 
     def _build(self, seq: int, flags: int, options: bytes, payload: bytes) -> bytes:
         return build_segment(
-            self.endpoints, seq=seq, ack=self.ack, flags=flags, window=self.window, options=options, payload=payload
+            self.endpoints,
+            seq=seq,
+            ack=self.ack,
+            flags=flags,
+            window=self.window,
+            options=options,
+            payload=payload,
+            traffic_class=self.traffic_class,
         )
 
 
 class Delivery:
     """What is still to be delivered of `data`, which begins at `start`; `has_fin` says that the client's FIN stands behind it.
 
-    The client has been told that these bytes arrived and has forgotten them. `client_reset` is the packet that owns up, should
-    they never be acknowledged: it holds as long as the backend has sent nothing, and one that acknowledges nothing has not.
+    The client has been told that these bytes arrived and has forgotten them. `sent_bytes` of them have gone out already.
+    `client_reset` is the packet that owns up, should they never be acknowledged: it holds as long as the backend has sent
+    nothing, and one that acknowledges nothing has not.
     """
 
-    __slots__ = ("_interval_s", "_sender", "client_reset", "data", "deadline", "give_up_at", "has_fin", "start")
+    __slots__ = ("_interval_s", "_sender", "_sent_bytes", "client_reset", "data", "deadline", "give_up_at", "has_fin", "start")
 
     def __init__(
-        self, data: bytes, start: int, sender: BackendSender, *, has_fin: bool, client_reset: bytes, now: float
+        self,
+        data: bytes,
+        start: int,
+        sender: BackendSender,
+        *,
+        sent_bytes: int,
+        has_fin: bool,
+        client_reset: bytes,
+        now: float,
     ) -> None:
         self.data = data
         self.start = start
         self.has_fin = has_fin
         self._sender = sender
+        self._sent_bytes = sent_bytes
         self.client_reset = client_reset
         self._interval_s = INITIAL_RTO_S
         self.deadline = now + INITIAL_RTO_S
@@ -80,23 +103,39 @@ class Delivery:
         """Whether the backend has acknowledged everything."""
         return not self.data and not self.has_fin
 
-    def acknowledge(self, ack: int, now: float) -> None:
-        """Take in the backend's acknowledgment number; progress starts the timer afresh (RFC 6298 §5.3)."""
+    def acknowledge(self, ack: int, window: int, mss: int, now: float) -> list[bytes]:
+        """Take in the backend's acknowledgment number and window field; returns what may go out now.
+
+        Progress starts the timer afresh (RFC 6298 §5.3) and lets a few more segments follow, as far as the window goes. `mss`
+        is what the path takes by now: the client has forgotten these bytes, so no ICMP error would make it send less.
+        """
         advanced = sequence.distance(self.start, ack)
-        if advanced <= 0:
-            return
-        # Beyond what was ours the client's own bytes have been acknowledged, so all of ours have.
-        self.has_fin = self.has_fin and advanced <= len(self.data)
-        self.data = self.data[advanced:]
-        self.start = ack
-        self._interval_s = INITIAL_RTO_S
-        self.deadline = now + INITIAL_RTO_S
+        if advanced > 0:
+            # Beyond what was ours the client's own bytes have been acknowledged, so all of ours have.
+            self.has_fin = self.has_fin and advanced <= len(self.data)
+            self.data = self.data[advanced:]
+            self.start = ack
+            self._sent_bytes = max(self._sent_bytes - advanced, 0)
+            self._interval_s = INITIAL_RTO_S
+            self.deadline = now + INITIAL_RTO_S
+            self.give_up_at = now + GIVE_UP_S
+        unsent = self._sent_bytes
+        end = min(len(self.data), window << self._sender.window_scale, unsent + BURST_SEGMENTS * mss)
+        if end <= unsent:
+            return []
+        self._sent_bytes = end
+        return self._segments(unsent, end, mss)
 
     def repeat(self, now: float, mss: int) -> bytes:
         """Return the first segment that is not acknowledged, and double the time to its next repeat (RFC 6298 §5.4, §5.5).
 
-        `mss` is what the path takes by now: the client has forgotten these bytes, so no ICMP error would make it send less.
+        All behind it counts as lost: progress will send it again.
         """
         self._interval_s = min(self._interval_s * 2, MAX_RTO_S)
         self.deadline = now + self._interval_s
-        return self._sender.segments(self.start, self.data, has_fin=self.has_fin, mss=mss)[0]
+        self._sent_bytes = min(mss, self._sender.mss, len(self.data))
+        return self._segments(0, self._sent_bytes, mss)[0]
+
+    def _segments(self, begin: int, end: int, mss: int) -> list[bytes]:
+        has_fin = self.has_fin and end == len(self.data)
+        return self._sender.segments(sequence.add(self.start, begin), self.data[begin:end], has_fin=has_fin, mss=mss)

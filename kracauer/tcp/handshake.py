@@ -14,7 +14,7 @@ class Handshake:
     """The client's half of a splice; dropped as soon as the backend's half has joined it.
 
     `isn` is our own initial sequence number (the cookie), `tsval` the one TSval that the client has seen of us, if any.
-    `client_window` is the field as last received, in the client's own scale.
+    `client_window` is the field as last received, in the client's own scale, `traffic_class` its DSCP.
     """
 
     client_isn: int
@@ -26,6 +26,7 @@ class Handshake:
     client_window: int
     client_tsval: int
     started: float
+    traffic_class: int = 0
     acknowledged: int = field(init=False)
 
     def __post_init__(self) -> None:

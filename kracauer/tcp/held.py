@@ -7,6 +7,8 @@ from kracauer.tcp import sequence
 from kracauer.wire.buffer import Buffer
 
 MAX_SACK_BLOCKS: Final = 3
+# No network reorders so much; a client that makes more gaps than this is after our memory and time.
+MAX_GAPS: Final = 64
 
 
 class Arrival(Enum):
@@ -16,7 +18,7 @@ class Arrival(Enum):
     IN_ORDER = auto()  # the contiguous bytes grew
     OUT_OF_ORDER = auto()  # new bytes behind a gap
     REPEATED = auto()  # only what was held already, or lies before the start
-    BEYOND = auto()  # all of it lies past the limit: not held
+    BEYOND = auto()  # all of it lies past the limit, or behind one gap too many: not held
 
 
 class HeldStream:
@@ -54,11 +56,6 @@ class HeldStream:
         return self._fin_offset is not None and self._fin_offset == len(self.contiguous)
 
     @property
-    def is_full(self) -> bool:
-        """Whether the contiguous bytes have reached the limit."""
-        return len(self.contiguous) >= self.limit_bytes
-
-    @property
     def held_bytes(self) -> int:
         """The memory in payload bytes that this stream holds."""
         return len(self.contiguous) + sum(len(data) for _, data in self._later)
@@ -77,6 +74,8 @@ class HeldStream:
             payload, has_fin, end = payload[: max(self.limit_bytes - offset, 0)], False, self.limit_bytes
             if offset >= self.limit_bytes:
                 return Arrival.BEYOND
+        if offset > len(self.contiguous) and len(self._later) >= MAX_GAPS:
+            return Arrival.BEYOND
         is_new_fin = has_fin and self._fin_offset is None and end >= len(self.contiguous)
         if is_new_fin:
             self._fin_offset = end

@@ -16,14 +16,14 @@ pack each way, and never touch the payload. They are written flat on purpose; th
 import struct
 from typing import Final
 
-from kracauer.errors import ParseError
 from kracauer.tcp import sequence
 from kracauer.translate.identification import Identifications
+from kracauer.wire import vnet_hdr
 from kracauer.wire.buffer import Frame
-from kracauer.wire.checksum import MODULUS, update, word_sum
+from kracauer.wire.checksum import MODULUS, word_sum
 from kracauer.wire.ipv4 import DONT_FRAGMENT, OFFSET_MASK
 from kracauer.wire.ipv4 import MORE_FRAGMENTS as _MORE_FRAGMENTS
-from kracauer.wire.tcp import ACK, FIN, RST, SYN, TcpOptions, build_options, parse_options
+from kracauer.wire.tcp import ACK, FIN, RST, SYN
 
 _FRAGMENTED: Final = _MORE_FRAGMENTS | OFFSET_MASK
 # Of these flags a plain segment has just ACK.
@@ -34,32 +34,36 @@ _V4_TCP: Final = struct.Struct("!BBHHHBBH8sHHIIHHHH")
 _V6_TCP: Final = struct.Struct("!IHBB32sHHIIHHHH")
 _PUT_V4_TCP: Final = struct.Struct("!BBHHHBBH8sHHIIHHH")
 _PUT_V6_TCP: Final = struct.Struct("!IHBB32sHHIIHHH")
-_VNET: Final = struct.Struct("=BBHHHH")
-_TIMESTAMPS: Final = struct.Struct("!II")
-_TIMESTAMP_LAYOUT: Final = b"\x01\x01\x08\x0a"
-_NO_VNET: Final = bytes(10)
+_NO_VNET: Final = vnet_hdr.EMPTY
+VNET: Final = struct.Struct("=BBHHHH")
+TIMESTAMPS: Final = struct.Struct("!II")
+TIMESTAMP_LAYOUT: Final = b"\x01\x01\x08\x0a"
+# The same and what follows it in one go, for the layout that nearly all segments have.
+_PADDED_TIMESTAMPS: Final = struct.Struct("!III")
+_PADDING: Final = int.from_bytes(TIMESTAMP_LAYOUT, "big")
+_NOVNET: Final = bytes(10)
 
 # Offsets in a Frame's buffer. The TCP header of an IPv4 packet that comes in begins at 50, of an IPv6 packet at 70; each stays
 # where it is, and the other family's IP header is written before it: IPv6 from 10, IPv4 from 50.
 _VNET_AT: Final = 20
 _PACKET_AT: Final = 30
 _V4_TCP_AT: Final = 50
-_V6_TCP_AT: Final = 70
+V6_TCP_AT: Final = 70
 
 # Above this an IPv4 result goes out with DF set, so that path MTU discovery works; at or below it, it may be fragmented
 # (RFC 7915 §5.1): an IPv6 host makes no packet smaller than 1280 bytes, whatever it is told. What is inserted later does not
 # count, for the same reason.
 _DF_ABOVE: Final = 1260
-_MAX_TOTAL_LENGTH: Final = 0xFFFF
+MAX_TOTAL_LENGTH: Final = 0xFFFF
 
 
 class Splice:
     """One joined flow: addresses, ports and deltas, the traffic it has carried, and how long ago.
 
     `v4_addresses` is service then client (8 bytes), as packets to the client have them; `v6_addresses` mapped then backend (32
-    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves; towards the client it may
-    be negative: to the right. `max_to_*` are the largest packets that may pass, in bytes of their IPv4 form; with DF clear only
-    `unfragmented_to_backend` bytes do.
+    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves; towards the client it
+    may be negative: to the right. `max_to_*` are the largest packets that may pass, in bytes of their IPv4 form; with DF clear
+    only `unfragmented_to_backend` bytes do.
 
     `backend_acked` is the last acknowledgment number sent to the backend, `client_acked` the last one sent to the client, each
     in its receiver's own numbers: what a probe or a RST is held against.
@@ -167,7 +171,7 @@ class Splice:
         vnet_flags = buffer[_VNET_AT]
         gso_type = buffer[_VNET_AT + 1]
         if vnet_flags & 1 or gso_type:
-            _, _, _, gso_size, csum_start, csum_offset = _VNET.unpack_from(buffer, _VNET_AT)
+            _, _, _, gso_size, csum_start, csum_offset = VNET.unpack_from(buffer, _VNET_AT)
             if not vnet_flags & 1 or csum_start != 20 or csum_offset != 16 or gso_type not in (0, 1, 0x81):
                 return None
             # A super-packet goes as far as its segments fit.
@@ -177,7 +181,7 @@ class Splice:
         if size > self.unfragmented_to_backend and (size > self.max_to_backend or not fragment & DONT_FRAGMENT) and not vetted:
             return None
         if vnet_flags & 1:
-            _VNET.pack_into(buffer, 0, 1, gso_type and gso_type + 3, data_at - 10, gso_size, 40, 16)
+            VNET.pack_into(buffer, 0, 1, gso_type and gso_type + 3, data_at - 10, gso_size, 40, 16)
         else:
             buffer[0:10] = _NO_VNET
 
@@ -187,12 +191,12 @@ class Splice:
         if self.window_shift_to_backend:
             window = min(window << self.window_shift_to_backend, 0xFFFF)
         removed -= ack + window
-        if data_at == _V4_TCP_AT + 32 and buffer[70:74] == _TIMESTAMP_LAYOUT:
-            tsval, tsecr = _TIMESTAMPS.unpack_from(buffer, 74)
+        if data_at == _V4_TCP_AT + 32 and (stamps := _PADDED_TIMESTAMPS.unpack_from(buffer, 70))[0] == _PADDING:
+            _, tsval, tsecr = stamps
             removed += tsecr
             tsecr = (tsecr - self.ts_delta) & _MASK
             removed -= tsecr
-            _TIMESTAMPS.pack_into(buffer, 74, tsval, tsecr)
+            TIMESTAMPS.pack_into(buffer, 74, tsval, tsecr)
         elif data_at != _V4_TCP_AT + 20:
             removed += _shift_options(buffer, 70, data_at, -self.seq_delta, 0, -self.ts_delta)
 
@@ -218,23 +222,23 @@ class Splice:
             version_class_label, payload_length, next_header, hop_limit, _,
             _, client_port, seq, ack, offset_flags, window, checksum, _,
         ) = _V6_TCP.unpack_from(buffer, _PACKET_AT)  # fmt: skip
-        data_at = _V6_TCP_AT + (offset_flags >> 10 & 0x3C)
+        data_at = V6_TCP_AT + (offset_flags >> 10 & 0x3C)
         total_length = payload_length + 20
         if (
             version_class_label >> 28 != 6
             or next_header != 6
             or hop_limit < 2
-            or payload_length != end - _V6_TCP_AT
+            or payload_length != end - V6_TCP_AT
             or (offset_flags & _DECISIVE != ACK and not vetted)
-            or not _V6_TCP_AT + 20 <= data_at <= end
-            or total_length > _MAX_TOTAL_LENGTH
+            or not V6_TCP_AT + 20 <= data_at <= end
+            or total_length > MAX_TOTAL_LENGTH
         ):
             return None
 
         vnet_flags = buffer[_VNET_AT]
         gso_type = buffer[_VNET_AT + 1]
         if vnet_flags & 1 or gso_type:
-            _, _, _, gso_size, csum_start, csum_offset = _VNET.unpack_from(buffer, _VNET_AT)
+            _, _, _, gso_size, csum_start, csum_offset = VNET.unpack_from(buffer, _VNET_AT)
             if not vnet_flags & 1 or csum_start != 40 or csum_offset != 16 or gso_type not in (0, 4, 0x84):
                 return None
             size = gso_size + data_at - 50 if gso_type else total_length
@@ -243,7 +247,7 @@ class Splice:
         if size > self.max_to_client and not vetted:
             return None
         if vnet_flags & 1:
-            _VNET.pack_into(buffer, 40, 1, gso_type and gso_type - 3, data_at - 50, gso_size, 20, 16)
+            VNET.pack_into(buffer, 40, 1, gso_type and gso_type - 3, data_at - 50, gso_size, 20, 16)
         else:
             buffer[40:50] = _NO_VNET
 
@@ -253,13 +257,13 @@ class Splice:
         if shift:
             window = min(window << shift, 0xFFFF) if shift > 0 else window >> -shift
         removed -= seq + window
-        if data_at == _V6_TCP_AT + 32 and buffer[90:94] == _TIMESTAMP_LAYOUT:
-            tsval, tsecr = _TIMESTAMPS.unpack_from(buffer, 94)
+        if data_at == V6_TCP_AT + 32 and (stamps := _PADDED_TIMESTAMPS.unpack_from(buffer, 90))[0] == _PADDING:
+            _, tsval, tsecr = stamps
             removed += tsval
             tsval = (tsval + self.ts_delta) & _MASK
             removed -= tsval
-            _TIMESTAMPS.pack_into(buffer, 94, tsval, tsecr)
-        elif data_at != _V6_TCP_AT + 20:
+            TIMESTAMPS.pack_into(buffer, 94, tsval, tsecr)
+        elif data_at != V6_TCP_AT + 20:
             removed += _shift_options(buffer, 90, data_at, 0, self.ts_delta, 0)
 
         if vnet_flags & 1:
@@ -306,119 +310,11 @@ def _shift_options(buffer: bytearray, at: int, end: int, edge_delta: int, tsval_
         if length < 2 or at + length > end:
             break
         if kind == 8 and length == 10:
-            tsval, tsecr = _TIMESTAMPS.unpack_from(buffer, at + 2)
-            _TIMESTAMPS.pack_into(buffer, at + 2, (tsval + tsval_delta) & _MASK, (tsecr + tsecr_delta) & _MASK)
+            tsval, tsecr = TIMESTAMPS.unpack_from(buffer, at + 2)
+            TIMESTAMPS.pack_into(buffer, at + 2, (tsval + tsval_delta) & _MASK, (tsecr + tsecr_delta) & _MASK)
         elif kind == 5:
             for edge_at in range(at + 2, at + length - 7, 8):
-                left, right = _TIMESTAMPS.unpack_from(buffer, edge_at)
-                _TIMESTAMPS.pack_into(buffer, edge_at, (left + edge_delta) & _MASK, (right + edge_delta) & _MASK)
+                left, right = TIMESTAMPS.unpack_from(buffer, edge_at)
+                TIMESTAMPS.pack_into(buffer, edge_at, (left + edge_delta) & _MASK, (right + edge_delta) & _MASK)
         at += length
     return before - word_sum(buffer[start:end])
-
-
-class TimestampingSplice(Splice):
-    """A splice whose client was promised timestamps that its backend then did not speak: they are made here (RFC 7323 §3.2).
-
-    An IPv4 header is 20 bytes shorter than the IPv6 header it replaces, so the 12 bytes of the option fit any path that the
-    packet fitted before.
-
-    Deviation: RFC 7323 §3.2 has timestamps sent only where both ends have agreed to them. The client's own pass on to the
-    backend, which ignores an option it has not agreed to; to take them out would cost each packet a copy.
-    """
-
-    INSERTED_BYTES = len(_TIMESTAMP_LAYOUT) + _TIMESTAMPS.size
-
-    __slots__ = ("_clock_origin", "client_tsval")
-
-    def start_clock(self, tsval: int, client_tsval: int, now: float) -> None:
-        """Show `tsval`, what the SYN-ACK promised, at `now`, and a millisecond more each millisecond; echo `client_tsval`."""
-        self.max_to_client -= self.INSERTED_BYTES
-        self._clock_origin = tsval - int(now * 1000)
-        self.client_tsval = client_tsval
-
-    def to_backend(self, frame: Frame, now: float, *, vetted: bool = False) -> memoryview | None:
-        """As `Splice.to_backend`, and note the client's TSval for the echo."""
-        view = super().to_backend(frame, now, vetted=vetted)
-        if view is not None:
-            data_at = 50 + (view[62] >> 2 & 0x3C)
-            timestamps = _find_timestamps(frame.buffer, 70, data_at)
-            # RFC 7323 §4.3 echoes the latest TSval; wrapping, so that an old duplicate does not set it back.
-            if timestamps is not None and sequence.distance(self.client_tsval, timestamps[0]) > 0:
-                self.client_tsval = timestamps[0]
-        return view
-
-    def to_client(self, frame: Frame, now: float, *, vetted: bool = False) -> memoryview | None:
-        """As `Splice.to_client`, with the option put before the others, where no end of options can hide it.
-
-        Not plain when the result would pass IPv4's 65,535 bytes.
-        """
-        if frame.end - _V6_TCP_AT > _MAX_TOTAL_LENGTH - 20 - self.INSERTED_BYTES:
-            return None
-        view = super().to_client(frame, now, vetted=vetted)
-        if view is None:
-            return None
-        buffer = frame.buffer
-        data_at = 70 + (buffer[82] >> 2 & 0x3C)
-        options = bytes(buffer[90:data_at])
-        if len(options) > _MAX_OPTIONS - 12:
-            # Only SACK makes options this long: three blocks and the timestamps are what 40 bytes hold (RFC 2018 §3).
-            options = _first_sack_blocks(options)
-        added = _TIMESTAMP_LAYOUT + _TIMESTAMPS.pack((self._clock_origin + int(now * 1000)) & _MASK, self.client_tsval)
-        return _replace_options(frame, data_at, added + options)
-
-
-_MAX_OPTIONS: Final = 40
-
-
-def _find_timestamps(buffer: bytearray, at: int, end: int) -> tuple[int, int] | None:
-    """Return (TSval, TSecr) from the options between `at` and `end`."""
-    while at < end - 1 and buffer[at] != 0:
-        if buffer[at] == 1:
-            at += 1
-            continue
-        if buffer[at] == 8 and buffer[at + 1] == 10 and at + 10 <= end:
-            tsval, tsecr = _TIMESTAMPS.unpack_from(buffer, at + 2)
-            return tsval, tsecr
-        if buffer[at + 1] < 2:
-            break
-        at += buffer[at + 1]
-    return None
-
-
-def _first_sack_blocks(options: bytes) -> bytes:
-    """Return a SACK option of at most three of the blocks in `options`, padded; nothing when they hold none."""
-    try:
-        blocks = parse_options(options).sack[:3]
-    except ParseError:
-        return b""
-    return build_options(TcpOptions(sack=blocks))
-
-
-def _replace_options(frame: Frame, data_at: int, options: bytes) -> memoryview:
-    """Give the IPv4 result in `frame` (vnet header at 40, payload at `data_at`) other options; the payload stays in place."""
-    buffer = frame.buffer
-    vnet, headers = bytes(buffer[40:50]), bytearray(buffer[50:90])
-    growth = len(options) - (data_at - 90)
-    is_partial = bool(vnet[0] & 1)
-    old_length = int.from_bytes(headers[2:4], "big")
-    old_word = int.from_bytes(headers[32:34], "big")
-    new_word = old_word & 0x0FFF | (20 + len(options)) << 10
-    # The length is in the IP header and, less that header, in the pseudo-header; a partial checksum holds just the latter.
-    headers[2:4] = (old_length + growth).to_bytes(2, "big")
-    headers[10:12] = update(int.from_bytes(headers[10:12], "big"), 0, growth).to_bytes(2, "big")
-    headers[32:34] = new_word.to_bytes(2, "big")
-    old_checksum = int.from_bytes(headers[36:38], "big")
-    if is_partial:
-        new_checksum = (old_checksum + growth) % MODULUS
-    else:
-        removed = old_word + word_sum(buffer[90:data_at])
-        new_checksum = update(old_checksum, removed, new_word + word_sum(options) + growth)
-    headers[36:38] = new_checksum.to_bytes(2, "big")
-    start = 40 - growth
-    if is_partial:
-        flags, gso_type, hdr_len, gso_size, csum_start, csum_offset = _VNET.unpack(vnet)
-        vnet = _VNET.pack(flags, gso_type, hdr_len + growth, gso_size, csum_start, csum_offset)
-    buffer[start : start + 10] = vnet
-    buffer[start + 10 : start + 50] = headers
-    buffer[start + 50 : data_at] = options
-    return frame.view[start : frame.end]

@@ -2,6 +2,7 @@
 
 import bisect
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from kracauer.profile import DEFAULT_MSS_V6, BackendProfile
@@ -27,12 +28,6 @@ class Offer(NamedTuple):
     timestamps: bool
     ecn: bool
     window: int
-
-    def encode(self) -> bytes:
-        """The offer as bytes for the cookie's hash: different offers, different bytes."""
-        scale = _NO_SCALE if self.window_scale is None else self.window_scale
-        flags = self.sack | self.timestamps << 1 | self.ecn << 2
-        return self.mss.to_bytes(2, "big") + self.window.to_bytes(2, "big") + bytes((scale, flags))
 
 
 class Terms(NamedTuple):
@@ -68,15 +63,18 @@ def encode_terms(offer: Offer, options: TcpOptions, asks_ecn: bool) -> int:
     return mss_class | scale << 3 | (offer.sack and options.sack_permitted) << 7 | (offer.ecn and asks_ecn) << 8
 
 
-def decode_terms(code: int, offer: Offer, has_timestamps: bool) -> Terms:
-    """Return the terms behind nine bits, `offer` and whether the client's ACK carries timestamps."""
+def decode_terms(code: int, window_scale: int | None, has_timestamps: bool) -> Terms:
+    """Return the terms behind nine bits, the offered `window_scale`, and whether the client's ACK carries timestamps.
+
+    A client sends those only where the SYN-ACK did (RFC 7323 §3.2).
+    """
     scale = code >> 3 & 0x0F
     return Terms(
         mss=MSS_CLASSES[code & 0x07],
         client_window_scale=None if scale == _NO_SCALE else scale,
-        window_scale=None if scale == _NO_SCALE else offer.window_scale,
+        window_scale=None if scale == _NO_SCALE else window_scale,
         sack=bool(code >> 7 & 1),
-        timestamps=offer.timestamps and has_timestamps,
+        timestamps=has_timestamps,
         ecn=bool(code >> 8 & 1),
     )
 
@@ -102,38 +100,56 @@ def backend_syn_options(terms: Terms, mss: int, tsval: int | None) -> TcpOptions
     )
 
 
-def learn(profile: BackendProfile, terms: Terms, options: TcpOptions, is_ecn: bool, window: int) -> BackendProfile:
-    """Return what a backend's SYN-ACK shows of it; about what the SYN did not ask for it shows nothing."""
-    return BackendProfile(
+def learn(profile: BackendProfile, terms: Terms, options: TcpOptions, is_ecn: bool) -> BackendProfile:
+    """Return what a backend's SYN-ACK shows of it; about what the SYN did not ask for it shows nothing.
+
+    The window is left as it was: stacks vary it from one connection to the next, and what is held is not bound by it.
+    """
+    return replace(
+        profile,
         mss=options.mss or DEFAULT_MSS_V6,
         window_scale=profile.window_scale if terms.client_window_scale is None else options.window_scale,
         sack=options.sack_permitted if terms.sack else profile.sack,
         timestamps=options.timestamps is not None if terms.timestamps else profile.timestamps,
         ecn=is_ecn if terms.ecn else profile.ecn,
-        window=max(window, 1),
     )
 
 
+def encode_scale(window_scale: int | None) -> bytes:
+    """Return what the cookie's hash covers of an offer: all that has to be known of it when the client's ACK comes."""
+    return bytes((_NO_SCALE if window_scale is None else window_scale,))
+
+
+def decode_scale(encoded: bytes) -> int | None:
+    """Return the window scale that `encode_scale` made `encoded` of."""
+    return None if encoded[0] == _NO_SCALE else encoded[0]
+
+
 class OfferHistory:
-    """A listener's offer, and those it made within a cookie's life, by their encoding."""
+    """A listener's offer, and the window scales it has offered within a cookie's life.
 
-    __slots__ = ("_replaced", "current", "encoded")
+    In its first two minutes it takes every scale for possible: a cookie may be of a process that has gone before, and had
+    learnt what this one has not.
+    """
 
-    def __init__(self, offer: Offer) -> None:
+    __slots__ = ("_any_scale_until", "_former", "current", "encoded")
+
+    def __init__(self, offer: Offer, now: float) -> None:
         self.current = offer
-        self.encoded = offer.encode()
-        self._replaced: dict[bytes, tuple[Offer, float]] = {}
+        self.encoded = encode_scale(offer.window_scale)
+        self._former: dict[bytes, float] = {}
+        self._any_scale_until = now + LIFETIME_S
 
     def replace(self, offer: Offer, now: float) -> None:
         """Make `offer` the current one; cookies that were baked with the last one stay good for their life."""
-        if offer == self.current:
-            return
-        self._replaced[self.encoded] = (self.current, now)
-        self.current, self.encoded = offer, offer.encode()
-        self._replaced.pop(self.encoded, None)
+        self._former[self.encoded] = now
+        self.current, self.encoded = offer, encode_scale(offer.window_scale)
 
-    def candidates(self, now: float) -> dict[bytes, Offer]:
-        """Every offer that a cookie still valid at `now` can have been baked with, the current one first."""
-        if self._replaced:
-            self._replaced = {key: made for key, made in self._replaced.items() if now - made[1] <= LIFETIME_S}
-        return {self.encoded: self.current} | {key: offer for key, (offer, _) in self._replaced.items()}
+    def candidates(self, now: float) -> list[bytes]:
+        """What a cookie still valid at `now` can have been baked with, the current offer first."""
+        if now <= self._any_scale_until:
+            former = [bytes((code,)) for code in range(_NO_SCALE + 1)]
+        else:
+            self._former = {encoded: at for encoded, at in self._former.items() if now - at <= LIFETIME_S}
+            former = list(self._former)
+        return [self.encoded, *(encoded for encoded in former if encoded != self.encoded)]

@@ -24,6 +24,8 @@ GSO_TCPV4: Final = 1
 GSO_TCPV6: Final = 4
 GSO_ECN: Final = 0x80
 
+EMPTY: Final = bytes(LENGTH)  # no offload: the checksums in the packet are complete
+
 _LAYOUT: Final = struct.Struct("=BBHHHH")
 
 

@@ -7,7 +7,8 @@ import splice_twin as twin
 from hypothesis import strategies as st
 from splice_twin import Deltas
 
-from kracauer.tcp.splice import Splice, TimestampingSplice
+from kracauer.tcp.splice import Splice
+from kracauer.tcp.timestamping import TimestampingSplice
 from kracauer.translate.identification import Identifications
 from kracauer.wire import vnet_hdr
 from kracauer.wire.buffer import VNET_START, Frame

@@ -9,7 +9,7 @@ from scapy_oracle import IP, TCP, checksums_hold, dissect
 from splice_setup import PLAIN, any_deltas, from_backend, from_client, make_timestamping_splice, to_backend, to_client
 from splice_twin import Deltas
 
-from kracauer.tcp.splice import TimestampingSplice
+from kracauer.tcp.timestamping import TimestampingSplice
 from kracauer.wire import ipv4, tcp, vnet_hdr
 from kracauer.wire.buffer import Frame
 from kracauer.wire.tcp import TcpHeader, TcpOptions, build_options
