@@ -261,7 +261,7 @@ class Dialing:
             ack=sequence.add(segment.header.seq, 1),
             window=flow.opening_window,
             timestamps=(handshake.client_tsval, options.timestamps[0]) if has_timestamps and options.timestamps else None,
-            mss=min(options.mss or DEFAULT_MSS_V6, self._context.mss_to_backend(flow.backend, now)),
+            mss=min(options.mss or DEFAULT_MSS_V6, self._context.mss_to_backend(flow.backend, now), handshake.mss_limit),
             window_scale=(options.window_scale or 0) if handshake.terms.client_window_scale is not None else 0,
             traffic_class=handshake.traffic_class,
         )

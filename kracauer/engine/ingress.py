@@ -13,6 +13,7 @@ from kracauer.wire.checksum import MODULUS, pseudo_header_sum, word_sum
 from kracauer.wire.tcp import NO_OPTIONS, TcpHeader, TcpOptions
 from kracauer.wire.vnet_hdr import VnetHeader
 
+_PAYLOAD_LENGTH_AT: Final = 4
 _SOURCE_ROUTE_FAILED: Final = IcmpAnswer(icmpv4.DESTINATION_UNREACHABLE, icmpv4.SOURCE_ROUTE_FAILED)
 
 
@@ -131,6 +132,11 @@ def take_v6(frame: Frame, reassembler: Reassembler, prefix: bytes, now: float) -
         if upper.fragment.more_fragments or upper.fragment.fragment_offset:
             if addresses.extract(prefix, header.dst) is None:
                 raise Dropped(DropReason.NO_FLOW, "a fragment")
+            length = ipv6.LENGTH + header.payload_length - upper.fragment.start - ipv6.FRAGMENT_LENGTH
+            if upper.fragment.more_fragments and length % 8:
+                # RFC 8200 §4.5: pointing at the Payload Length, which belies that more is to come.
+                answer = IcmpAnswer(icmpv6.PARAMETER_PROBLEM, 0, _PAYLOAD_LENGTH_AT)
+                raise Dropped(DropReason.FRAGMENT_INCONSISTENT, f"{length} bytes, not the last", answer)
             datagram = _reassemble(reassembler.add_v6, frame, now)
             if datagram is None:
                 return None

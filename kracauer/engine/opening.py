@@ -131,6 +131,7 @@ class Opening:
             client_tsval=options.timestamps[0] if options.timestamps else 0,
             started=now,
             traffic_class=segment.tos & _DSCP,
+            mss_limit=0xFFFF if segment.dont_fragment else context.cut_mtu - IPV6_OVERHEAD,
         )
         flow = Flow(segment.endpoints, handshake, now)
         context.flows.insert(flow)

@@ -14,7 +14,8 @@ class Handshake:
     """The client's half of a splice; dropped as soon as the backend's half has joined it.
 
     `isn` is our own initial sequence number (the cookie), `tsval` the one TSval that the client has seen of us, if any.
-    `client_window` is the field as last received, in the client's own scale, `traffic_class` its DSCP.
+    `client_window` is the field as last received, in the client's own scale, `traffic_class` its DSCP. The held bytes go out
+    in segments of `mss_limit` at most: what no link has to cut, where the client hears of no MTU.
     """
 
     client_isn: int
@@ -27,6 +28,7 @@ class Handshake:
     client_tsval: int
     started: float
     traffic_class: int = 0
+    mss_limit: int = 0xFFFF
     acknowledged: int = field(init=False)
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from kracauer.errors import ParseError
 from kracauer.wire.buffer import Buffer
 
 LENGTH: Final = 40
+FRAGMENT_LENGTH: Final = 8
 MIN_MTU: Final = 1280
 
 HOP_BY_HOP: Final = 0
