@@ -71,6 +71,7 @@ class DropReason(StrEnum):
     BAD_COOKIE = "bad_cookie"
     AUTHENTICATED_SYN = "authenticated_syn"
     TABLE_FULL = "table_full"
+    CLIENT_FULL = "client_full"
     OUT_OF_WINDOW = "out_of_window"
     UNEXPECTED = "unexpected"
     RATE_LIMITED = "rate_limited"

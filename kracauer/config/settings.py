@@ -27,6 +27,7 @@ LIMIT_CHECKS: Final[Mapping[str, Check[object]]] = {
     "flows": checks.whole_number(1, 1 << 24),
     "peek_bytes": checks.whole_number(1024, 65536),
     "held_bytes": checks.whole_number(65536, 1 << 40),  # never less than the largest first message
+    "unproven_per_client": checks.whole_number(1, 1 << 24),
 }
 NETWORK_CHECKS: Final[Mapping[str, Check[object]]] = {
     "manage": checks.boolean,

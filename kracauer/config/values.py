@@ -40,6 +40,7 @@ class Limits:
     flows: int = 65536
     peek_bytes: int = 65536
     held_bytes: int = 64 * 1024 * 1024
+    unproven_per_client: int = 256
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,7 @@ class Context:
         self.events: deque[Event] = deque()
         self.resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
         self.held_bytes = 0
+        self._unproven: dict[bytes, int] = {}
         self.identifications = Identifications(int(now * 1000))
         self.path_mtus = PathMtus()
         # One a family: a flood of fragments on one side costs the other nothing.
@@ -145,6 +146,18 @@ class Context:
         """Count a packet that went no further."""
         self.events.append(PacketDropped(reason, detail))
 
+    def has_room_for(self, client: bytes) -> bool:
+        """Whether one more connection that has no backend yet may come from the address `client`."""
+        return self._unproven.get(client, 0) < self.config.limits.unproven_per_client
+
+    def count_unproven(self, client: bytes, change: int) -> None:
+        """Note that `client` has one such connection more, or less."""
+        count = self._unproven.get(client, 0) + change
+        if count > 0:
+            self._unproven[client] = count
+        else:
+            self._unproven.pop(client, None)
+
     def end_handshake(self, flow: Flow) -> None:
         """Let go of what was held of the client's first bytes."""
         if flow.handshake is not None:
@@ -161,6 +174,8 @@ class Context:
         flow.advance(Happening.ENDED)
         flow.fast = None
         splice = flow.splice
+        if splice is None:
+            self.count_unproven(flow.from_client.src, -1)
         self.note(
             FlowClosed(
                 client=client_of(flow),

@@ -198,6 +198,7 @@ class Dialing:
             return
         flow.splice = self._make_splice(flow, handshake, segment, options, now)
         flow.backend_isn = segment.header.seq
+        context.count_unproven(flow.from_client.src, -1)
         flow.advance(Happening.ACCEPTED)
         if self._deliver(flow, handshake, segment, options, now):
             flow.advance(Happening.CLIENT_FIN)

@@ -109,6 +109,10 @@ class Opening:
             if self._strays.is_stale(key, now):
                 self.reset(segment, now)
             raise Dropped(DropReason.BAD_COOKIE)
+        if not context.has_room_for(segment.endpoints.src):
+            # One address must not hold all of what everybody needs for a moment.
+            limit = context.config.limits.unproven_per_client
+            raise Dropped(DropReason.CLIENT_FULL, f"limits.unproven_per_client: {limit}")
         if context.flows.is_full:
             retired = context.flows.oldest_retired
             if retired is None:
@@ -135,6 +139,7 @@ class Opening:
         )
         flow = Flow(segment.endpoints, handshake, now)
         context.flows.insert(flow)
+        context.count_unproven(segment.endpoints.src, 1)
         context.timers.schedule(flow, now + context.config.timeouts.peek_s)
         self._hold(flow, handshake, segment, now)
 

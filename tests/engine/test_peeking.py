@@ -396,3 +396,22 @@ def test_a_hello_in_a_super_packet_is_read_at_once(talk: Conversation) -> None:
               B< A  c+1441 ack=b+1 data=long[1440:2880]
               B< PA c+2881 ack=b+1 data=long[2880:]
     """)
+
+
+def test_one_address_cannot_take_all_the_room_there_is_for_beginners() -> None:
+    """Nor does it matter to another address that it tries; with its backend found, a connection no longer counts."""
+    talk = Conversation(
+        "[limits]\nunproven_per_client = 1\n",
+        sides={"D": client_side(port=40001), "E": client_side(address="192.0.2.8", port=40000)},
+    )
+    talk.play(PLAIN_HANDSHAKE + SECOND_CLIENT).play("""
+        0.02  D> A  c+1    ack=z+1
+              !! drop client_full
+              E> S  c      win=64240 mss=1460 sackOK ws=7
+              E< SA y      ack=c+1 win=65535 mss=1440 sackOK ws=7
+              E> A  c+1    ack=y+1
+              ?? flows=2
+    """).play(PLAIN_HELLO + PLAIN_BACKEND).play("""
+        0.10  D> A  c+1    ack=z+1
+              ?? flows=3
+    """)
