@@ -19,6 +19,10 @@ class BackendSender:
     """Segments for a backend, on the client's behalf: the numbers they all share.
 
     `mss` is before options, in bytes; `window_scale` is the backend's.
+
+    Deviation: RFC 7915 §4.1 copies the whole TOS octet and counts the TTL down. What was held is cut anew, so of the segments
+    that the client sent there remain the service class alone and 64 hops; sent for a second time, it is not ECN-capable (RFC
+    3168 §6.1.5).
     """
 
     endpoints: Endpoints

@@ -2,7 +2,7 @@
 
 import pytest
 from openings import PLAIN_SPLICED
-from raw_packets import datagram, edit_v4, extend_v6, icmp, icmp_v6
+from raw_packets import cut_v6, datagram, edit_v4, extend_v6, icmp, icmp_v6
 from script import Conversation, Side, client_side
 
 IGMP = 2
@@ -36,6 +36,16 @@ def test_an_error_quotes_extension_headers_as_they_came(talk: Conversation) -> N
     (answer,) = talk.exchange_plain(packet)
     assert answer[48:] == packet
     talk.play("!! drop ttl_expired")
+
+
+def test_a_first_fragment_that_cannot_be_followed_is_answered_with_a_pointer_to_its_length(talk: Conversation) -> None:
+    """RFC 8200 §4.5: more is to come, and it would not begin at a multiple of eight."""
+    fragment, _ = cut_v6(talk.bytes_of("B> A b+1 ack=c+1+H data=bulk(100)"), 44)
+    (answer,) = talk.exchange_plain(fragment)
+    assert answer[40:42] == bytes((4, 0))
+    assert answer[44:48] == (4).to_bytes(4, "big")
+    assert answer[48:] == fragment
+    talk.play("!! drop fragment_inconsistent")
 
 
 def test_igmp_is_dropped_in_silence(talk: Conversation) -> None:
