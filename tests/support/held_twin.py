@@ -1,6 +1,6 @@
 """Held bytes the obvious way: a dictionary from offset to byte, in which the first to come stays."""
 
-from kracauer.tcp.held import Arrival
+from kracauer.tcp.held import MAX_GAPS, Arrival
 
 WRAP = 2**32
 
@@ -29,6 +29,7 @@ class HeldTwin:
         """Take in a segment; returns what it brought."""
         if not payload and not has_fin:
             return Arrival.NOTHING
+        begins_behind_a_gap = offset > len(self.contiguous)
         if self.fin is not None and offset + len(payload) > self.fin:
             # Nothing comes behind a FIN; what claims to is a repeat at best.
             payload = payload[: max(self.fin - offset, 0)]
@@ -38,6 +39,8 @@ class HeldTwin:
             if offset >= self.limit_bytes:
                 return Arrival.BEYOND
             has_fin = False
+        if begins_behind_a_gap and len(self.gapped()) >= MAX_GAPS:
+            return Arrival.BEYOND
         fresh = {at: byte for at, byte in enumerate(payload, offset) if 0 <= at < self.limit_bytes and at not in self.bytes}
         self.bytes |= fresh
         is_new_fin = has_fin and self.fin is None and end >= before

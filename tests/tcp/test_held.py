@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kracauer.tcp import sequence
-from kracauer.tcp.held import MAX_SACK_BLOCKS, Arrival, HeldStream
+from kracauer.tcp.held import MAX_GAPS, MAX_SACK_BLOCKS, Arrival, HeldStream
 
 WRAP = 2**32
 START = WRAP - 7  # every stream here crosses the wrap
@@ -24,23 +24,38 @@ class Piece(NamedTuple):
 pieces = st.builds(Piece, st.integers(-12, 60), st.binary(max_size=25), st.sampled_from((False, False, False, True)))
 
 
+def take_alike(stream: HeldStream, twin: HeldTwin, piece: Piece) -> None:
+    """Add `piece` to both, and hold all that the stream shows to the twin."""
+    arrival = stream.add(sequence.add(stream.start, piece.offset), piece.payload, piece.has_fin)
+    assert arrival is twin.add(piece.offset, piece.payload, has_fin=piece.has_fin)
+    assert bytes(stream.contiguous) == twin.contiguous
+    assert stream.blocks() == twin.blocks()
+    assert stream.held_bytes == len(twin.bytes) <= twin.limit_bytes
+    assert stream.has_ended == twin.has_ended
+    assert stream.next_seq == (stream.start + len(twin.contiguous) + twin.has_ended) % WRAP
+    blocks = [((stream.start + first) % WRAP, (stream.start + past) % WRAP) for first, past in twin.gapped()]
+    assert list(stream.sack_blocks()) == blocks[:MAX_SACK_BLOCKS]
+    assert len(blocks) <= MAX_GAPS
+    if blocks:
+        assert stream.end_seq == (stream.start + max(twin.bytes) + 1) % WRAP
+
+
 @settings(max_examples=600)
 @given(starts, st.integers(1, 50), st.lists(pieces, max_size=14))
 def test_segments_of_any_kind_are_held_as_in_a_dictionary_of_bytes(start: int, limit: int, arriving: list[Piece]) -> None:
     stream, twin = HeldStream(start, limit), HeldTwin(limit)
     for piece in arriving:
-        arrival = stream.add((start + piece.offset) % WRAP, piece.payload, piece.has_fin)
-        assert arrival is twin.add(piece.offset, piece.payload, has_fin=piece.has_fin)
-        assert bytes(stream.contiguous) == twin.contiguous
-        assert stream.blocks() == twin.blocks()
-        assert stream.held_bytes == len(twin.bytes) <= limit
-        assert stream.has_ended == twin.has_ended
-        assert stream.is_full == (len(twin.contiguous) == limit)
-        assert stream.next_seq == (start + len(twin.contiguous) + twin.has_ended) % WRAP
-        blocks = [((start + first) % WRAP, (start + past) % WRAP) for first, past in twin.gapped()]
-        assert list(stream.sack_blocks()) == blocks[:MAX_SACK_BLOCKS]
-        if blocks:
-            assert stream.end_seq == (start + max(twin.bytes) + 1) % WRAP
+        take_alike(stream, twin, piece)
+
+
+@settings(max_examples=200)
+@given(starts, st.integers(MAX_GAPS - 3, MAX_GAPS), st.lists(pieces, max_size=14))
+def test_so_they_are_where_there_are_as_many_gaps_as_may_be(start: int, gaps: int, arriving: list[Piece]) -> None:
+    stream, twin = HeldStream(start, 300), HeldTwin(300)
+    for number in range(gaps):
+        take_alike(stream, twin, Piece(30 + 2 * number, b"x"))
+    for piece in arriving:
+        take_alike(stream, twin, piece)
 
 
 @st.composite
@@ -132,7 +147,7 @@ def test_what_a_segment_brought_is_told(piece: Piece, arrival: Arrival) -> None:
 
 def test_a_fin_behind_bytes_that_do_not_fit_has_not_arrived() -> None:
     stream = held_after(Piece(0, b"abcdef", has_fin=True), limit=4)
-    assert (bytes(stream.contiguous), stream.has_ended, stream.is_full) == (b"abcd", False, True)
+    assert (bytes(stream.contiguous), stream.has_ended) == (b"abcd", False)
 
 
 def test_a_fin_that_overtook_the_bytes_before_it_counts_when_they_are_here() -> None:
@@ -150,3 +165,21 @@ def test_an_old_segment_with_a_fin_ends_nothing() -> None:
 def test_a_probe_of_the_byte_before_the_first_is_not_held() -> None:
     stream = held_after(Piece(-1, b"x"))
     assert (stream.held_bytes, stream.next_seq) == (0, START)
+
+
+def test_thousands_of_gaps_are_not_held() -> None:
+    stream = HeldStream(START, 80_000)
+    arrivals = [stream.add(sequence.add(START, 2 * number), b"x", has_fin=False) for number in range(1, 20_000)]
+    assert arrivals[: MAX_GAPS + 1] == [Arrival.OUT_OF_ORDER] * MAX_GAPS + [Arrival.BEYOND]
+    assert set(arrivals[MAX_GAPS:]) == {Arrival.BEYOND}
+    assert len(stream.blocks()) == stream.held_bytes == MAX_GAPS
+
+
+def test_what_comes_in_order_is_taken_however_many_gaps_there_are() -> None:
+    """And makes room for what lies behind them."""
+    stream = held_after(*(Piece(2 * number, b"x") for number in range(1, MAX_GAPS + 1)), limit=1000)
+    late = Piece(900, b"y")
+    assert stream.add(sequence.add(START, late.offset), late.payload, late.has_fin) is Arrival.BEYOND
+    assert stream.add(START, b"ab", has_fin=False) is Arrival.IN_ORDER
+    assert bytes(stream.contiguous) == b"abx"
+    assert stream.add(sequence.add(START, late.offset), late.payload, late.has_fin) is Arrival.OUT_OF_ORDER

@@ -12,7 +12,9 @@ from kracauer.tcp.terms import (
     OfferHistory,
     Terms,
     backend_syn_options,
+    decode_scale,
     decode_terms,
+    encode_scale,
     encode_terms,
     learn,
     make_offer,
@@ -94,16 +96,13 @@ def test_the_mss_offered_is_never_above_a_backends_own() -> None:
     assert make_offer([CAPABLE, replace(CAPABLE, mss=536)], 1500, 1500).mss == 536
 
 
-@given(offers, offers)
-def test_different_offers_have_different_encodings(one: Offer, other: Offer) -> None:
-    assert (one.encode() == other.encode()) == (one == other)
+EVERY_SCALE = [None, *range(15)]
 
 
-@pytest.mark.parametrize(
-    "change", [{"mss": 1439}, {"window_scale": None}, {"sack": False}, {"timestamps": False}, {"ecn": False}]
-)
-def test_each_part_of_an_offer_is_encoded(change: dict[str, int | None]) -> None:
-    assert FULL._replace(**change).encode() != FULL.encode()  # type: ignore[arg-type]
+def test_an_encoded_scale_is_one_byte_that_brings_it_back() -> None:
+    encoded = [encode_scale(scale) for scale in EVERY_SCALE]
+    assert [len(one) for one in encoded] == [1] * 16
+    assert [decode_scale(one) for one in encoded] == EVERY_SCALE
 
 
 @given(offers, syn_options, st.booleans(), st.booleans())
@@ -111,12 +110,12 @@ def test_nine_bits_bring_back_what_was_agreed(offer: Offer, options: TcpOptions,
     code = encode_terms(offer, options, asks_ecn)
     assert 0 <= code < 512
     is_scaled = offer.window_scale is not None and options.window_scale is not None
-    assert decode_terms(code, offer, has_timestamps) == Terms(
+    assert decode_terms(code, offer.window_scale, has_timestamps) == Terms(
         mss=max(size for size in MSS_CLASSES if size <= (options.mss or 536)),
         client_window_scale=options.window_scale if is_scaled else None,
         window_scale=offer.window_scale if is_scaled else None,
         sack=offer.sack and options.sack_permitted,
-        timestamps=offer.timestamps and has_timestamps,
+        timestamps=has_timestamps,
         ecn=offer.ecn and asks_ecn,
     )
 
@@ -128,13 +127,13 @@ def options_of(terms: Terms) -> TcpOptions:
 
 def test_each_of_512_codes_stands_for_terms_that_have_it() -> None:
     for code in range(512):
-        terms = decode_terms(code, FULL, has_timestamps=False)
+        terms = decode_terms(code, FULL.window_scale, has_timestamps=False)
         assert encode_terms(FULL, options_of(terms), asks_ecn=terms.ecn) == code
 
 
 def test_a_syn_without_mss_gets_ipv4s_default() -> None:
     code = encode_terms(FULL, TcpOptions(), asks_ecn=False)
-    assert decode_terms(code, FULL, has_timestamps=False).mss == tcp.DEFAULT_MSS
+    assert decode_terms(code, FULL.window_scale, has_timestamps=False).mss == tcp.DEFAULT_MSS
 
 
 def test_the_syn_ack_grants_a_modern_syn_the_whole_offer() -> None:
@@ -155,7 +154,7 @@ def test_the_syn_ack_holds_nothing_that_is_not_offered() -> None:
 def test_the_syn_ack_and_the_terms_agree(offer: Offer, options: TcpOptions, tsval: int) -> None:
     granted = syn_ack_options(offer, options, tsval)
     code = encode_terms(offer, options, asks_ecn=False)
-    terms = decode_terms(code, offer, has_timestamps=granted.timestamps is not None)
+    terms = decode_terms(code, offer.window_scale, has_timestamps=granted.timestamps is not None)
     assert (terms.window_scale, terms.sack) == (granted.window_scale, granted.sack_permitted)
     assert terms.timestamps == (granted.timestamps is not None)
     assert granted.mss == offer.mss
@@ -184,69 +183,93 @@ BARE = Terms(mss=536, client_window_scale=None, window_scale=None, sack=False, t
 
 def test_a_syn_ack_shows_what_the_backend_has() -> None:
     options = TcpOptions(mss=1380, window_scale=9, sack_permitted=True, timestamps=(1, 2))
-    learnt = learn(MODEST, AGREED, options, is_ecn=True, window=4321)
-    assert learnt == BackendProfile(mss=1380, window_scale=9, sack=True, timestamps=True, ecn=True, window=4321)
+    learnt = learn(MODEST, AGREED, options, is_ecn=True)
+    assert learnt == BackendProfile(mss=1380, window_scale=9, sack=True, timestamps=True, ecn=True, window=MODEST.window)
 
 
 def test_a_syn_ack_shows_what_the_backend_lacks() -> None:
-    learnt = learn(CAPABLE, AGREED, TcpOptions(mss=1380), is_ecn=False, window=4321)
-    assert learnt == BackendProfile(mss=1380, window_scale=None, sack=False, timestamps=False, ecn=False, window=4321)
+    learnt = learn(CAPABLE, AGREED, TcpOptions(mss=1380), is_ecn=False)
+    assert learnt == BackendProfile(mss=1380, window_scale=None, sack=False, timestamps=False, ecn=False, window=CAPABLE.window)
 
 
 @pytest.mark.parametrize("known", [CAPABLE, MODEST])
 def test_what_was_not_asked_for_stays_as_it_was_known(known: BackendProfile) -> None:
-    learnt = learn(known, BARE, TcpOptions(mss=1380), is_ecn=False, window=4321)
-    assert learnt == replace(known, mss=1380, window=4321)
+    assert learn(known, BARE, TcpOptions(mss=1380), is_ecn=False) == replace(known, mss=1380)
 
 
 def test_a_syn_ack_without_mss_means_ipv6s_default() -> None:
-    assert learn(CAPABLE, AGREED, TcpOptions(), is_ecn=False, window=1).mss == 1220
+    assert learn(CAPABLE, AGREED, TcpOptions(), is_ecn=False).mss == 1220
 
 
-def test_a_window_of_nothing_is_not_offered_on() -> None:
-    assert learn(CAPABLE, AGREED, TcpOptions(), is_ecn=False, window=0).window == 1
+# When a history of offers begins, and when it is old enough to know every cookie that can come.
+BEGUN = 1000.0
+SETTLED = BEGUN + LIFETIME_S + 1
 
 
-def test_an_offer_stays_a_candidate_for_a_cookies_life() -> None:
-    history = OfferHistory(FULL)
-    history.replace(NONE, now=100.0)
-    both = {NONE.encode(): NONE, FULL.encode(): FULL}
-    assert history.candidates(100.0 + LIFETIME_S) == both
-    assert history.candidates(100.0 + LIFETIME_S + 0.1) == {NONE.encode(): NONE}
+def offering(window_scale: int | None) -> Offer:
+    return FULL._replace(window_scale=window_scale)
 
 
-def test_the_current_offer_is_the_first_candidate() -> None:
-    history = OfferHistory(FULL)
-    assert (history.current, history.encoded, history.candidates(0.0)) == (FULL, FULL.encode(), {FULL.encode(): FULL})
-    history.replace(NONE, now=1.0)
-    assert (history.current, history.encoded, next(iter(history.candidates(1.0)))) == (NONE, NONE.encode(), NONE.encode())
+def scales_of(history: OfferHistory, now: float) -> list[int | None]:
+    return [decode_scale(encoded) for encoded in history.candidates(now)]
 
 
-def test_replacing_an_offer_by_itself_changes_nothing() -> None:
-    history = OfferHistory(FULL)
-    history.replace(FULL, now=1.0)
-    assert history.candidates(1.0) == {FULL.encode(): FULL}
+@pytest.mark.parametrize("now", [BEGUN, BEGUN + LIFETIME_S])
+def test_for_a_cookies_life_after_the_start_each_scale_may_have_been_offered(now: float) -> None:
+    assert scales_of(OfferHistory(offering(7), BEGUN), now) == [7, *range(7), *range(8, 15), None]
 
 
-def test_an_offer_that_comes_back_is_current_and_counts_once() -> None:
-    history = OfferHistory(FULL)
-    history.replace(NONE, now=1.0)
-    history.replace(FULL, now=2.0)
-    assert list(history.candidates(2.0).values()) == [FULL, NONE]
-    assert list(history.candidates(2.1 + LIFETIME_S).values()) == [FULL]
+def test_from_then_on_only_what_was_offered_may_have_been() -> None:
+    assert scales_of(OfferHistory(offering(7), BEGUN), SETTLED) == [7]
 
 
-def test_an_offer_that_came_back_ages_from_when_it_was_last_made() -> None:
-    history = OfferHistory(FULL)
-    history.replace(NONE, now=0.0)
-    history.replace(FULL, now=100.0)
-    history.replace(NONE, now=200.0)
-    assert FULL in history.candidates(200.0 + LIFETIME_S).values()
+def test_what_was_offered_in_the_beginning_counts_after_it_too() -> None:
+    history = OfferHistory(offering(7), BEGUN)
+    history.replace(offering(9), now=BEGUN + LIFETIME_S)
+    assert scales_of(history, SETTLED) == [9, 7]
 
 
-def test_each_offer_of_the_last_minutes_is_a_candidate() -> None:
-    made = [FULL._replace(mss=mss) for mss in range(1000, 1010)]
-    history = OfferHistory(made[0])
-    for at, offer in enumerate(made[1:]):
-        history.replace(offer, now=float(at))
-    assert set(history.candidates(9.0).values()) == set(made)
+def test_a_scale_stays_a_candidate_for_a_cookies_life() -> None:
+    history = OfferHistory(offering(7), BEGUN)
+    history.replace(offering(None), now=SETTLED)
+    assert scales_of(history, SETTLED + LIFETIME_S) == [None, 7]
+    assert scales_of(history, SETTLED + LIFETIME_S + 0.1) == [None]
+
+
+@pytest.mark.parametrize("now", [BEGUN, SETTLED])
+def test_the_current_offer_is_the_first_candidate(now: float) -> None:
+    history = OfferHistory(offering(7), BEGUN)
+    assert (history.current, history.encoded, history.candidates(now)[0]) == (FULL, encode_scale(7), encode_scale(7))
+    history.replace(NONE, now)
+    assert (history.current, history.encoded, history.candidates(now)[0]) == (NONE, encode_scale(None), encode_scale(None))
+
+
+def test_offers_that_differ_in_something_else_than_the_scale_are_one_candidate() -> None:
+    history = OfferHistory(FULL, BEGUN)
+    for mss in range(500, 1440):
+        history.replace(FULL._replace(mss=mss), now=SETTLED)
+    assert history.current.mss == 1439
+    assert scales_of(history, SETTLED) == [7]
+
+
+def test_a_scale_that_comes_back_is_current_and_counts_once() -> None:
+    history = OfferHistory(offering(7), BEGUN)
+    history.replace(offering(9), now=SETTLED)
+    history.replace(offering(7), now=SETTLED + 1)
+    assert scales_of(history, SETTLED + 1) == [7, 9]
+    assert scales_of(history, SETTLED + 1.1 + LIFETIME_S) == [7]
+
+
+def test_a_scale_that_came_back_ages_from_when_it_was_last_offered() -> None:
+    history = OfferHistory(offering(7), BEGUN)
+    history.replace(offering(9), now=SETTLED)
+    history.replace(offering(7), now=SETTLED + 100)
+    history.replace(offering(9), now=SETTLED + 200)
+    assert scales_of(history, SETTLED + 200 + LIFETIME_S) == [9, 7]
+
+
+def test_each_scale_of_the_last_minutes_is_a_candidate() -> None:
+    history = OfferHistory(offering(0), BEGUN)
+    for scale in range(1, 10):
+        history.replace(offering(scale), now=SETTLED + scale)
+    assert scales_of(history, SETTLED + 10) == [9, *range(9)]
