@@ -389,6 +389,120 @@ def test_a_backend_that_never_acknowledges_has_both_reset() -> None:
     """)
 
 
+LONG = client_hello("www.example.com", 3500)
+RELIEVED_OF_ALL = (
+    PLAIN_HANDSHAKE
+    + """
+    0.02  C> A  c+1    ack=s+1 data=long[:1440]
+    0.32  C> A  c+1    ack=s+1 data=long[:1440]
+          C< A  s+1    ack=c+1441 win=*
+    0.33  C> A  c+1441 ack=s+1 data=long[1440:2880]
+          C< A  s+1    ack=c+2881 win=*
+    0.34  C> PA c+2881 ack=s+1 data=long[2880:]
+          B< S  c      win=65535 mss=1440 sackOK ws=7
+"""
+)
+
+
+@pytest.fixture
+def long() -> Conversation:
+    """A client that was relieved of the first 2880 bytes of its hello, and whose backend has been sent a SYN."""
+    return Conversation(long=LONG).play(RELIEVED_OF_ALL)
+
+
+def test_what_the_client_was_relieved_of_goes_on_as_soon_as_the_backends_window_opens(long: Conversation) -> None:
+    """The window of the SYN-ACK takes the first segment alone; what the client was not relieved of is its own to send."""
+    long.play("""
+        0.40  B> SA b       ack=c+1 win=1440 mss=1440 sackOK ws=7
+              B< PA c+1     ack=b+1 data=long[:1440]
+        0.41  B> A  b+1     ack=c+1441 win=500
+              B< PA c+1441  ack=b+1 data=long[1440:2880]
+              C< A  s+1     ack=c+1441 win=500
+        0.42  C> PA c+2881  ack=s+1 data=long[2880:]
+              B< PA c+2881  ack=b+1 data=long[2880:]
+    """)
+
+
+def test_a_window_update_lets_it_go_on_too(long: Conversation) -> None:
+    long.play("""
+        0.40  B> SA b       ack=c+1 win=0 mss=1440 sackOK ws=7
+              B< A  c+1     ack=b+1
+        0.45  B> A  b+1     ack=c+1 win=20
+              B< A  c+1     ack=b+1 data=long[:1440]
+              B< PA c+1441  ack=b+1 data=long[1440:2560]
+              C< A  s+1     ack=c+1 win=20
+    """)
+
+
+def test_a_backend_that_takes_it_slowly_is_not_given_up() -> None:
+    """A few bytes every fifty seconds: each of them starts the minute afresh."""
+    talk = Conversation().play(RELIEVED)
+    for step in range(1, 6):
+        talk.run_until(50.0 * step)
+        talk.take_sent()
+        talk.symbols["n"] = 1 + 5 * step
+        talk.play("B> A b+1 ack=c+n \n C< A s+1 ack=c+n")
+    talk.run_until(309.0)
+    talk.take_sent()
+    talk.play("?? state=established")
+    talk.run_until(310.1)
+    talk.take_sent()
+    talk.play("!! flow_closed reason=undelivered")
+
+
+def test_a_forged_reset_does_not_lose_what_the_client_was_relieved_of(long: Conversation) -> None:
+    """While it stands nothing is repeated; the client that goes on belies it, and the repetition goes on too."""
+    long.play("""
+        0.40  B> SA b       ack=c+1 win=65535 mss=1440 sackOK ws=7
+              B< A c+1      ack=b+1 data=long[:1440]
+              B< A c+1441   ack=b+1 data=long[1440:2880]
+              B< PA c+2881  ack=b+1 data=long[2880:]
+        0.50  C> R c+90000
+              B< R c+90000
+        5.00  ?? state=transitory
+        5.10  C> A c+2881   ack=s+1
+              B< A c+2881   ack=b+1
+              ?? state=established
+              B< PA c+1     ack=b+1 data=long[:1440]
+    """)
+
+
+def test_an_error_about_a_syn_that_was_never_sent_lowers_no_offer(talk: Conversation) -> None:
+    """RFC 5927 §4.1; nor does one about the SYN itself, which is too small to be too big."""
+    talk.exchange(unreachable(talk, kind=2, rest=1280, seq=77))
+    talk.exchange(unreachable(talk, kind=2, rest=1280))
+    talk.sides["D"] = client_side(port=40009)
+    talk.play("!! drop unexpected \n !! drop unexpected").play("""
+              D> S  c       win=64240 mss=1460 sackOK ws=7
+              D< SA z       ack=c+1 win=65535 mss=1440 sackOK ws=7
+    """)
+
+
+def test_no_other_backend_is_asked_once_the_time_for_all_of_them_is_over() -> None:
+    settings = "[timeouts]\ndial_attempt_s = 1\ndial_s = 1\n"
+    Conversation(settings, hello=TWO, H=len(TWO)).play(DIALLING).play("""
+        0.55  B< S  c       win=65535 mss=1440 sackOK ws=7
+        1.05  B< R  c+1
+              C< RA s+1     ack=c+1+H
+              !! backend_failed reason=silent
+              !! flow_closed reason=backends_failed
+              ?? flows=0
+    """)
+
+
+def test_a_client_that_begins_anew_has_the_syn_of_its_last_connection_taken_back(talk: Conversation) -> None:
+    talk.symbols["d"] = 0x5000_0000
+    talk.play("""
+        0.20  C> S  d       win=64240 mss=1460
+              C< SA z       ack=d+1 win=65535 mss=1440
+              C> PA d+1     ack=z+1 data=hello
+              B< R  c+1
+              B< S  d       mss=1440
+              !! flow_closed reason=replaced
+              ?? flows=1 state=dialing
+    """)
+
+
 def test_nothing_is_repeated_for_a_client_that_was_not_relieved(talk: Conversation) -> None:
     talk.play(PLAIN_BACKEND).play("100.0 ?? state=established")
 

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 import pytest
 from hellos import client_hello
+from packets import parse
+from raw_packets import edit_v4
 from script import Conversation, Side, backend_side, client_side
 
 HELLO_2000 = client_hello("www.example.com", 2000)
 FULL = "mss=1460 sackOK ts=500:0 ws=7"
 ECN = "[backend_profile]\necn = true\n"
-# What the listener offers at first; the window becomes the backend's own with the first SYN-ACK of that.
+# What the listener offers at first.
 AGREED = """
     0.00  C> S  c    win=64240 mss=1460 sackOK ts=500:0 ws=7
           C< SA s    ack=c+1 win=65535 mss=1440 sackOK ts=t:500 ws=7
@@ -141,8 +143,7 @@ DIFFERENT = {
     "smaller MSS": ("win=65535 mss=1220 sackOK ts=9000:501 ws=7", "win=65535 mss=1220 sackOK ts=*:500 ws=7"),
     "no MSS": ("win=65535 sackOK ts=9000:501 ws=7", "win=65535 mss=1220 sackOK ts=*:500 ws=7"),
     "larger scale": ("win=65535 mss=1440 sackOK ts=9000:501 ws=10", "win=65535 mss=1440 sackOK ts=*:500 ws=10"),
-    "smaller window": ("win=28800 mss=1440 sackOK ts=9000:501 ws=7", "win=28800 mss=1440 sackOK ts=*:500 ws=7"),
-    "nothing": ("win=4000", "win=4000 mss=1220"),
+    "nothing": ("win=4000", "win=65535 mss=1220"),
 }
 
 
@@ -165,6 +166,57 @@ def test_the_next_offer_is_what_the_backend_showed(syn_ack: str, next_offer: str
         0.03  D> S  c    win=64240 {FULL}
               D< SA z    ack=c+1 {next_offer}
     """)
+
+
+@pytest.mark.parametrize(
+    ("window", "taken"),
+    [(0, "A  c+1 data=b''"), (1, "PA c+1 data=hello[:1]"), (28800, "PA c+1 data=hello"), (64260, "PA c+1 data=hello")],
+)
+def test_the_window_of_a_backends_syn_ack_is_no_news(window: int, taken: str) -> None:
+    """Stacks vary it from one connection to the next; a small one is not for everybody."""
+    talk = with_second_client()
+    talk.play(AGREED).play(f"""
+        0.02  B> SA b    ack=c+1 win={window} mss=1440 sackOK ts=9000:501 ws=7
+              B< {taken} ack=b+1 ts=501:9000
+        0.03  D> S  c    win=64240 {FULL}
+              D< SA z    ack=c+1 win=65535 mss=1440 sackOK ts=*:500 ws=7
+    """)
+    assert [event.event for event in talk.events] == ["flow_spliced"]
+
+
+def test_what_a_backend_showed_is_forgotten_after_an_hour() -> None:
+    """It may have been short of memory: what it is not asked for again it can not show."""
+    talk = with_second_client()
+    talk.play(AGREED).play("""
+        0.02  B> SA b    ack=c+1 win=65535
+              B< PA c+1  ack=b+1 win=65535 data=hello
+     3599.00  D> S  c    win=64240 mss=1460 sackOK ts=500:0 ws=7
+              D< SA *    ack=c+1 win=65535 mss=1220
+     3600.10  D> S  c    win=64240 mss=1460 sackOK ts=500:0 ws=7
+              D< SA *    ack=c+1 win=65535 mss=1440 sackOK ts=*:500 ws=7
+    """)
+
+
+@pytest.mark.parametrize(
+    ("network", "mss", "mss_of_client"),
+    [
+        ("", 1220, 1440),
+        ("lowest_ipv6_mtu = 1400", 1340, 1440),
+        ("ipv6_mtu = 1300", 1220, 1240),
+        ("ipv4_mtu = 1200", 1160, 1160),
+    ],
+)
+def test_a_client_whose_packets_may_be_cut_is_offered_segments_that_need_not_be(
+    network: str, mss: int, mss_of_client: int
+) -> None:
+    """It hears of no MTU. What its backend may send it is another matter."""
+    talk = Conversation(f"[network]\n{network}\n")
+    (sent,) = talk.exchange_plain(edit_v4(talk.bytes_of("C> S c mss=1460 sackOK"), dont_fragment=False))
+    syn_ack = parse(bytes(10) + sent)
+    assert syn_ack.options == (f"mss={mss}", "sackOK")
+    talk.symbols["s"] = syn_ack.seq
+    (sent,) = talk.exchange_plain(edit_v4(talk.bytes_of("C> PA c+1 ack=s+1 data=hello"), dont_fragment=False))
+    assert parse(bytes(10) + sent).options == (f"mss={mss_of_client}", "sackOK")
 
 
 @pytest.mark.parametrize("syn_ack", [syn_ack for syn_ack, _ in DIFFERENT.values()], ids=DIFFERENT)

@@ -5,6 +5,8 @@ from hellos import client_hello
 from openings import PLAIN_BACKEND, PLAIN_HANDSHAKE, PLAIN_HELLO, PLAIN_SPLICED
 from script import Conversation, backend_side, client_side
 
+from kracauer.tcp.held import MAX_GAPS
+
 LONG = client_hello("www.example.com", 3500)
 SYN = "B< S c win=65535 mss=1440 sackOK ws=7"
 
@@ -83,6 +85,34 @@ def test_three_gaps_are_reported_the_latest_first(talk: Conversation) -> None:
               C> A  c+301  ack=s+1 data=long[300:400]
               C< A  s+1    ack=c+1 win=* sack=c+301~c+401,c+101~c+201,c+501~c+601
     """)
+
+
+def test_a_client_that_makes_thousands_of_gaps_has_few_of_them_held(talk: Conversation) -> None:
+    """It costs neither memory nor the time to look through them all."""
+    for number in range(1, 8001):
+        talk.symbols["n"] = 2 * number
+        talk.exchange(talk.bytes_of("C> A c+1+n ack=s+1 data=b'x'"))
+    (flow,) = talk.engine.flows
+    assert flow.handshake is not None
+    assert len(flow.handshake.held.blocks()) == MAX_GAPS == 64
+    dropped = [str(event.fields()["reason"]) for event in talk.events if event.event == "packet_dropped"]
+    assert dropped == ["out_of_window"] * (8000 - 64)
+
+
+def test_such_a_client_is_read_all_the_same(talk: Conversation) -> None:
+    """What comes in order is taken, and the gaps close."""
+    for number in range(1, 101):
+        talk.symbols["n"] = 2 * number
+        talk.exchange(talk.bytes_of("C> A c+1+n ack=s+1 data=long[n:n+1]"))
+    talk._untold.clear()
+    talk.play(
+        """
+        0.03  C> A  c+1     ack=s+1 data=long[:1440]
+              C> A  c+1441  ack=s+1 data=long[1440:2880]
+              C> PA c+2881  ack=s+1 data=long[2880:]
+    """
+        + SYN
+    )
 
 
 def test_without_sack_a_duplicate_ack_says_only_that_something_is_missing() -> None:

@@ -126,14 +126,19 @@ each_state = pytest.mark.parametrize("state", sorted(STATES))
 
 @each_state
 def test_a_port_can_be_used_again_in_every_state(talk: Conversation, state: str) -> None:
-    """RFC 6191, and beyond: the client's word is enough once it has proved its address."""
+    """RFC 6191, and beyond: the client's word is enough once it has proved its address.
+
+    The backend is reset at what it has acknowledged (RFC 5961 §3.2): it might answer the SYN with a challenge otherwise.
+    """
     talk.symbols["d"] = 0x5000_0000
+    acknowledged = {"backend_fin": "c+1+H", "both_fin": "c+2+H"}.get(state, "c+1")
     talk.play("0.10 --\n" + STATES[state]).play(f"""
               ?? state={state}
         0.20  C> S  d      win=64240 mss=1460
               C< SA z      ack=d+1 win=65535 mss=1440
               ?? state={state}
         0.21  C> PA d+1    ack=z+1 data=hello
+              B< R  {acknowledged}
               B< S  d      mss=1440
               !! flow_closed reason=replaced
               ?? flows=1 state=dialing
@@ -194,6 +199,46 @@ def test_a_forged_syn_costs_the_fast_path_for_two_minutes_alone(talk: Conversati
               B< A  c+1+H  ack=b+1
     """)
     assert flow.fast is not None
+
+
+def guess(talk: Conversation, count: int) -> None:
+    """The client, or somebody in its name, sends SYN 77, then `count` ACKs that are not of its cookie."""
+    talk.play("0.20 C> S 77 win=64240 mss=1460 \n C< SA z ack=78 win=65535 mss=1440")
+    for number in range(count):
+        talk.symbols["g"] = talk.symbols["z"] + 1 + 512 * (number + 1)
+        talk.play("C> A 78 ack=g \n B< A 78 ack=g-s+b \n ?? state=established")
+
+
+def test_sixteen_guesses_at_a_syns_cookie_are_taken_and_no_more(talk: Conversation) -> None:
+    """What fits no cookie is the open connection's own, for the backend to judge."""
+    guess(talk, 15)
+    (flow,) = talk.engine.flows
+    assert flow.fast is None
+    talk.play("C> A 78 ack=z+1+77*512 \n B< A 78 ack=z+1+77*512-s+b")
+    assert flow.fast is not None
+    talk.play("C> A 78 ack=z+1 \n B< A 78 ack=z+1-s+b \n ?? state=established")
+
+
+def test_fifteen_wrong_guesses_do_not_keep_the_client_out(talk: Conversation) -> None:
+    guess(talk, 15)
+    talk.play("""
+              C> A  78     ack=z+1
+              B< R  c+1
+              !! flow_closed reason=replaced
+              ?? state=peeking
+    """)
+
+
+def test_each_syn_may_be_guessed_at_anew(talk: Conversation) -> None:
+    guess(talk, 16)
+    talk.play("""
+        0.30  C> S  99     win=64240 mss=1460
+              C< SA y      ack=100 win=65535 mss=1440
+              C> A  100    ack=y+1
+              B< R  c+1
+              !! flow_closed reason=replaced
+              ?? state=peeking
+    """)
 
 
 def test_urgent_data_keeps_its_pointer(talk: Conversation) -> None:
@@ -310,6 +355,31 @@ def test_a_spent_hop_limit_is_told_to_the_backend(talk: Conversation, hop_limit:
     talk.play("!! drop ttl_expired")
 
 
+def test_the_client_is_quoted_its_packet_with_its_options(talk: Conversation) -> None:
+    """RFC 1812 §4.3.2.3: as it came, though they are left out on the way on."""
+    packet = edit_v4(talk.bytes_of("C> A c+1+H ack=s+1 data=hello"), options=b"\x94\x04\0\0", ttl=1)
+    (answer,) = talk.exchange_plain(packet)
+    assert answer[20:22] == bytes((11, 0))
+    assert answer[28:] == packet
+    talk.play("!! drop ttl_expired")
+
+
+def test_the_backend_is_quoted_its_packet_with_its_extension_headers(talk: Conversation) -> None:
+    """RFC 4443 §2.4 (c): as much as fits of the invoking packet."""
+    packet = extend_v6(talk.bytes_of("B> A b+1 ack=c+1+H data=bulk(1300)"), 60, DESTINATION, hop_limit=1)
+    (answer,) = talk.exchange_plain(packet)
+    assert answer[40:42] == bytes((3, 0))
+    assert answer[48:] == packet[: 1280 - 48]
+    talk.play("!! drop ttl_expired")
+
+
+def test_a_plain_packet_is_quoted_after_one_with_options(talk: Conversation) -> None:
+    talk.exchange_plain(edit_v4(talk.bytes_of("C> A c+1+H ack=s+1 data=hello"), options=b"\x94\x04\0\0", ttl=1))
+    packet = extend_v6(talk.bytes_of("B> A b+1 ack=c+1+H data=hello"), 6, b"", hop_limit=1)
+    (answer,) = talk.exchange_plain(packet)
+    assert answer[48:] == packet
+
+
 def test_the_last_hop_but_one_is_taken(talk: Conversation) -> None:
     (sent,) = talk.exchange_plain(edit_v4(talk.bytes_of("C> A c+1+H ack=s+1 data=hello"), ttl=2))
     assert sent[7] == 1
@@ -402,6 +472,14 @@ def test_too_big_for_ipv4_is_told_to_the_backend() -> None:
     (sent,) = talk.exchange_plain(talk.bytes_of("B> A b+1 ack=c+1+H data=bulk(1260)"))
     assert len(sent) == 1300
     assert sent[6] == 0x40
+
+
+def test_the_too_big_packet_is_quoted_with_its_extension_headers() -> None:
+    talk = narrow_v4(1300)
+    packet = extend_v6(talk.bytes_of("B> A b+1 ack=c+1+H data=bulk(1300)"), 60, DESTINATION)
+    (answer,) = talk.exchange_plain(packet)
+    assert answer[40:42] == bytes((2, 0))
+    assert answer[48:] == packet[: 1280 - 48]
 
 
 def test_a_too_big_super_packet_is_told_by_its_segments() -> None:

@@ -4,7 +4,7 @@ import tracemalloc
 
 import pytest
 from packets import Packet, build, parse_flags
-from script import EPOCH, SECRET, Conversation, Side, client_side, config
+from script import EPOCH, SECRET, Conversation, Side, backend_side, client_side, config
 
 from kracauer.engine import Engine
 from kracauer.wire.buffer import Frame
@@ -207,6 +207,34 @@ def test_a_handshake_begun_before_a_restart_completes_after_it(talk: Conversatio
               B< PA c+1  ack=b+1 ts=502:9000 data=hello
               B> PA b+1  ack=c+1+H ts=9001:502 data=bulk(9)
               C< PA s+1  ack=c+1+H ts=t+1:502 data=bulk(9)
+    """)
+
+
+def test_a_handshake_begun_under_a_learnt_scale_completes_after_a_restart(talk: Conversation) -> None:
+    """The new process has learnt nothing yet; what the client was promised, its windows show."""
+    talk.sides["D"] = client_side(port=40001)
+    talk.play(SYN).play("""
+        0.01  C> PA c+1  ack=s+1 ts=501:t data=hello
+              B< S  c    win=65535 mss=1440 sackOK ts=501:0 ws=7
+        0.02  B> SA b    ack=c+1 win=65535 mss=1220 sackOK ts=9000:501 ws=9
+              B< PA c+1  ack=b+1 ts=501:9000 data=hello
+        0.03  D> S  c    win=64240 mss=1460 sackOK ts=500:0 ws=7
+              D< SA z    ack=c+1 win=65535 mss=1220 sackOK ts=y:500 ws=9
+    """)
+    after = Conversation(
+        engine=Engine(config(), secret=SECRET, now=talk.now),
+        now=talk.now,
+        sides={"D": client_side(port=40001), "E": backend_side(client_port=40001)},
+        z=talk.symbols["z"],
+        y=talk.symbols["y"],
+    )
+    after.play("""
+      119.00  D> PA c+1    ack=z+1 ts=502:y data=hello
+              E< S  c      win=65535 mss=1440 sackOK ts=502:0 ws=7
+      119.01  E> SA b      ack=c+1 win=65535 mss=1220 sackOK ts=9000:502 ws=9
+              E< PA c+1    ack=b+1 ts=502:9000 data=hello
+              E> A  b+1    ack=c+1+H win=300 ts=9001:502
+              D< A  z+1    ack=c+1+H win=300 ts=y+1:502
     """)
 
 

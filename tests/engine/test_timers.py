@@ -2,7 +2,10 @@
 
 import pytest
 from openings import BACKEND, HANDSHAKE, HELLO, PLAIN_HANDSHAKE, PLAIN_HELLO, PLAIN_SPLICED, SPLICED
-from script import EPOCH, Conversation
+from script import EPOCH, Conversation, client_side
+
+from kracauer.engine.opening import Opening
+from kracauer.flows import Flow
 
 # The backend's handshake was the last that was heard, at 0.03; deadlines are rounded up to a twentieth of a second.
 PROBED = """
@@ -89,8 +92,8 @@ def test_both_answer_and_the_flow_goes_on(talk: Conversation) -> None:
 )
 def test_one_answer_is_not_enough(talk: Conversation, answer: str) -> None:
     """The other side has vanished, so the one that answers is told."""
-    talk.play(PROBED).play("7450.00 --\n" + answer).play("?? state=probing")
-    talk.run_until(7691)
+    talk.play(PROBED).play("7600.00 --\n" + answer).play("7680.00 ?? state=probing")
+    talk.run_until(7680.25)
     resets = talk.take_sent()
     assert [talk.render(packet).split()[:2] for packet in resets] == [["B<", "R"], ["C<", "R"]]
     talk.play("!! flow_closed reason=idle \n ?? flows=0")
@@ -119,6 +122,24 @@ def test_a_probe_carries_the_timestamps_that_were_agreed() -> None:
     probes = talk.take_sent()
     assert len(probes) == 2
     assert all(packet.options[0].startswith("ts=") for packet in probes)
+
+
+def test_a_probe_to_a_client_with_made_up_timestamps_carries_them() -> None:
+    """RFC 7323 §3.2: it was promised them; its backend was not."""
+    talk = (
+        Conversation()
+        .play(HANDSHAKE + HELLO)
+        .play("""
+        0.10  B> SA b    ack=c+1 win=65535 mss=1440 sackOK ws=7
+              B< PA c+1  ack=b+1 data=hello
+              B> A  b+1  ack=c+1+H
+              C< A  s+1  ack=c+1+H ts=t:502
+    """)
+    )
+    talk.run_until(7440.3)
+    to_backend, to_client = talk.take_sent()
+    assert (to_backend.version, to_backend.options) == (6, ())
+    assert (to_client.version, to_client.options) == (4, ("ts=0:0",))
 
 
 def test_a_half_closed_flow_is_asked_too(talk: Conversation) -> None:
@@ -162,16 +183,6 @@ def test_a_fin_while_probing_is_a_fin(talk: Conversation) -> None:
     """)
 
 
-def test_both_fins_leave_four_minutes_from_the_last_packet_on(talk: Conversation) -> None:
-    talk.play(FINS).play("""
-      100.00  C> A  c+2+H    ack=s+2
-              B< A  c+2+H    ack=b+2
-      339.90  ?? state=both_fin
-      340.10  !! flow_closed reason=finished
-              ?? flows=0
-    """)
-
-
 def test_one_fin_leaves_the_long_time(talk: Conversation) -> None:
     """A half-closed connection may be a long download."""
     talk.play("""
@@ -203,3 +214,29 @@ def test_a_dialled_backend_answers_before_the_peek_would_have_ended() -> None:
     """)
     )
     talk.play(BACKEND.replace("0.03", "1.20"))
+
+
+def test_a_mistake_in_one_flows_timer_leaves_the_others_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three clients say nothing for half a minute; with the first of them something of ours goes wrong."""
+    talk = Conversation()
+    for port in (40000, 40001, 40002):
+        Conversation(engine=talk.engine, sides={"C": client_side(port=port)}).play(PLAIN_HANDSHAKE)
+    expire = Opening.expire_peek
+    handled: list[int] = []
+
+    def fail_once(opening: Opening, flow: Flow, now: float) -> None:
+        handled.append(flow.from_client.src_port)
+        if len(handled) == 1:
+            raise RuntimeError
+        expire(opening, flow, now)
+
+    monkeypatch.setattr(Opening, "expire_peek", fail_once)
+    with pytest.raises(RuntimeError):
+        talk.engine.handle_timer(EPOCH + 40)
+    assert len(talk.engine.flows) == 3
+    deadline = talk.engine.next_deadline()
+    assert deadline is not None
+    assert deadline <= EPOCH + 40.1
+    assert len(talk.engine.handle_timer(EPOCH + 40.1)) == 2
+    assert sorted(handled) == [40000, 40001, 40002]
+    assert [flow.from_client.src_port for flow in talk.engine.flows] == handled[:1]

@@ -79,7 +79,7 @@ class Talk:
 
     def offered_mss(self) -> int:
         """The MSS of the answer to another client's SYN."""
-        syn = IP(src="192.0.2.99", dst=SERVICE4) / TCP(sport=50000, dport=443, flags="S", options=[("MSS", 1460)])
+        syn = IP(src="192.0.2.99", dst=SERVICE4, flags="DF") / TCP(sport=50000, dport=443, flags="S", options=[("MSS", 1460)])
         (answer,) = self.receive(bytes(syn))
         return int.from_bytes(answer[42:44], "big")
 
