@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,45 @@ def test_a_stop_at_any_moment_of_the_start_leaves_nothing(ip: Ip, start: Start, 
 
     assert running.finish() in (ExitCode.OK, -signal.SIGTERM)  # the latter before the first line of ours has run
     assert state(ip) == before
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_what_a_running_service_answers_does_not_kill_one_that_starts(ip: Ip, start: Start, number: signal.Signals) -> None:
+    before = state(ip)
+    running = start()
+    while not is_handled(running.process.pid, number):
+        assert running.process.poll() is None
+        time.sleep(0.001)
+    with repeatedly(running.process, number):
+        running.wait_for("ready")
+    assert running.stop() == ExitCode.OK
+    assert state(ip) == before
+
+
+def is_handled(pid: int, number: signal.Signals) -> bool:
+    """Whether the process ignores or catches the signal; before that, its first line has not run."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigIgn:", "SigCgt:"))]
+    return any(mask >> number - 1 & 1 for mask in masks)
+
+
+@contextmanager
+def repeatedly(process: subprocess.Popen[bytes], number: signal.Signals) -> Iterator[None]:
+    """Send the process this signal every other millisecond, as long as it lives."""
+    is_over = threading.Event()
+
+    def send() -> None:
+        while not is_over.wait(0.002):
+            process.send_signal(number)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_over.set()
+        thread.join()
 
 
 @pytest.mark.lab

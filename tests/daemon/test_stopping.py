@@ -5,7 +5,7 @@ import signal
 
 import pytest
 
-from kracauer.daemon.stopping import STOP_SIGNALS, hold_stop_signals, stop_signals_as_interrupts
+from kracauer.daemon.stopping import SERVICE_SIGNALS, STOP_SIGNALS, hold_stop_signals, stop_signals_as_interrupts
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
@@ -14,7 +14,17 @@ def test_a_stop_signal_during_set_up_is_an_interrupt(number: signal.Signals) -> 
         os.kill(os.getpid(), number)
 
 
-@pytest.mark.parametrize("number", STOP_SIGNALS)
+@pytest.mark.parametrize("number", SERVICE_SIGNALS)
+def test_a_signal_for_a_running_service_does_nothing_before_it_runs(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+
+    with stop_signals_as_interrupts():
+        os.kill(os.getpid(), number)
+
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize("number", STOP_SIGNALS + SERVICE_SIGNALS)
 def test_the_clean_up_is_not_interrupted_and_what_came_meanwhile_is_dropped(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     is_done = False
