@@ -90,6 +90,8 @@ class Dialing:
             return
         # A RST has to lie exactly at what the backend expects next (RFC 5961 §3.2).
         seq = sequence.add(flow.client_isn, 1) if flow.splice is None else flow.splice.client_acked
+        if flow.delivery is not None:
+            seq = flow.delivery.start
         self._context.send(build_segment(flow.from_backend.reversed, seq=seq, ack=0, flags=tcp.RST))
 
     def reset_client(self, flow: Flow) -> None:

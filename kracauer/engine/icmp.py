@@ -22,6 +22,7 @@ _TYPE_AT_V4: Final = PACKET_START + 20
 _TYPE_AT_V6: Final = PACKET_START + 40
 # What a reported MTU may talk an MSS down to: below it an attacker would gain from it and no real link would.
 _MIN_MTU_V4: Final = 552
+_LEAST_MTU_V4: Final = 68  # of any IPv4 link (RFC 791 §3.2); zero would mean that none is told
 # How far beyond what was acknowledged a quoted segment may lie, for its error to be believed.
 # Deviation: RFC 5927 §4.1 takes what was sent as the bound. Nothing here keeps that number, so the largest windows in use are
 # the bound; the endpoint, which is sent the translated error in any case, holds it to the exact one.
@@ -198,4 +199,4 @@ class Icmp:
 def _tell_mtu_v4(packet: bytes, mtu: int) -> bytes:
     """Return the Fragmentation Needed that is all of `packet`, without IP options, with another next-hop MTU."""
     message = icmpv4.parse(packet[ipv4.MIN_LENGTH :])
-    return packet[: ipv4.MIN_LENGTH] + icmpv4.build(message._replace(rest=message.rest & ~0xFFFF | max(mtu, 0)))
+    return packet[: ipv4.MIN_LENGTH] + icmpv4.build(message._replace(rest=message.rest & ~0xFFFF | max(mtu, _LEAST_MTU_V4)))

@@ -38,8 +38,7 @@ class BackendSender:
 
         `mss`, where given, is what the path has turned out to take.
         """
-        options = self._options
-        step = max((self.mss if mss is None else min(self.mss, mss)) - len(options), 1)
+        options, step = self._options, self.room(mss)
         starts = range(0, len(data), step)
         packets = []
         for start in starts:
@@ -49,6 +48,10 @@ class BackendSender:
         if has_fin and not data:
             packets.append(self._build(seq, tcp.ACK | tcp.FIN, options, b""))
         return packets
+
+    def room(self, mss: int | None = None) -> int:
+        """How many bytes a segment carries behind its options."""
+        return max((self.mss if mss is None else min(self.mss, mss)) - len(self._options), 1)
 
     def acknowledgment(self, seq: int) -> bytes:
         """A bare ACK."""
@@ -137,7 +140,7 @@ class Delivery:
         """
         self._interval_s = min(self._interval_s * 2, MAX_RTO_S)
         self.deadline = now + self._interval_s
-        self._sent_bytes = min(mss, self._sender.mss, len(self.data))
+        self._sent_bytes = min(self._sender.room(mss), len(self.data))
         return self._segments(0, self._sent_bytes, mss)[0]
 
     def _segments(self, begin: int, end: int, mss: int) -> list[bytes]:

@@ -429,7 +429,6 @@ def test_a_wrong_checksum_is_as_wrong_behind_both(other: Tayga, side: Side) -> N
     assert case.ours[0]["checksum"] != 0
 
 
-@pytest.mark.xfail(strict=True, reason="options and extension headers are gone from what our own errors quote")
 @pytest.mark.parametrize(
     "packet",
     [
