@@ -2,6 +2,7 @@
 
 import os
 import signal
+from types import FrameType
 
 import pytest
 
@@ -16,12 +17,20 @@ def test_a_stop_signal_during_set_up_is_an_interrupt(number: signal.Signals) -> 
 
 @pytest.mark.parametrize("number", SERVICE_SIGNALS)
 def test_a_signal_for_a_running_service_does_nothing_before_it_runs(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
+    heard: list[int] = []
 
-    with stop_signals_as_interrupts():
+    def hear(received: int, _frame: FrameType | None) -> None:
+        heard.append(received)
+
+    before = signal.signal(number, hear)
+    try:
+        with stop_signals_as_interrupts():
+            os.kill(os.getpid(), number)
+        assert heard == []
         os.kill(os.getpid(), number)
-
-    assert signal.getsignal(number) == before
+        assert heard == [number]
+    finally:
+        signal.signal(number, before)
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS + SERVICE_SIGNALS)

@@ -234,6 +234,8 @@ def test_each_syn_may_be_guessed_at_anew(talk: Conversation) -> None:
     talk.play("""
         0.30  C> S  99     win=64240 mss=1460
               C< SA y      ack=100 win=65535 mss=1440
+              C> A  100    ack=y+1+512
+              B< A  100    ack=y+1+512-s+b
               C> A  100    ack=y+1
               B< R  c+1
               !! flow_closed reason=replaced
@@ -373,11 +375,13 @@ def test_the_backend_is_quoted_its_packet_with_its_extension_headers(talk: Conve
     talk.play("!! drop ttl_expired")
 
 
-def test_a_plain_packet_is_quoted_after_one_with_options(talk: Conversation) -> None:
-    talk.exchange_plain(edit_v4(talk.bytes_of("C> A c+1+H ack=s+1 data=hello"), options=b"\x94\x04\0\0", ttl=1))
-    packet = extend_v6(talk.bytes_of("B> A b+1 ack=c+1+H data=hello"), 6, b"", hop_limit=1)
-    (answer,) = talk.exchange_plain(packet)
-    assert answer[48:] == packet
+def test_no_packet_is_quoted_in_place_of_the_next_one(talk: Conversation) -> None:
+    talk.exchange(edit_v4(talk.bytes_of("C> A c+1+H ack=s+1 data=hello"), options=b"\x94\x04\0\0"))
+    packet = edit_v4(talk.bytes_of("C> A c+1+H ack=s+1 data=hello"), options=bytes((0x83, 7, 4, 192, 0, 2, 9)))
+    assert talk.exchange_plain(packet)[0][28:] == packet
+    talk.exchange(extend_v6(talk.bytes_of("B> A b+1 ack=c+1+H data=hello"), 60, DESTINATION))
+    packet = extend_v6(talk.bytes_of("B> A b+1 ack=c+1+H data=hello"), 43, bytes((6, 2, 4, 1)) + bytes(20))
+    assert talk.exchange_plain(packet)[0][48:] == packet
 
 
 def test_the_last_hop_but_one_is_taken(talk: Conversation) -> None:
