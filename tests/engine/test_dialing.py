@@ -450,6 +450,20 @@ def test_a_backend_that_takes_it_slowly_is_not_given_up() -> None:
     talk.play("!! flow_closed reason=undelivered")
 
 
+def test_a_client_that_begins_anew_has_the_backend_reset_at_the_first_byte_it_lacks(long: Conversation) -> None:
+    """Not at the end of what the client was told has arrived (RFC 5961 §3.2)."""
+    long.symbols["d"] = 0x5000_0000
+    long.play("""
+        0.40  B> SA b       ack=c+1 win=1440 mss=1440 sackOK ws=7
+              B< PA c+1     ack=b+1 data=long[:1440]
+        0.50  C> S  d       win=64240 mss=1460
+              C< SA z       ack=d+1 win=65535 mss=1440
+              C> A  d+1     ack=z+1
+              B< R  c+1
+              !! flow_closed reason=replaced
+    """)
+
+
 def test_a_forged_reset_does_not_lose_what_the_client_was_relieved_of(long: Conversation) -> None:
     """While it stands nothing is repeated; the client that goes on belies it, and the repetition goes on too."""
     long.play("""
