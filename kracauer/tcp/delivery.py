@@ -117,6 +117,9 @@ class Delivery:
         is what the path takes by now: the client has forgotten these bytes, so no ICMP error would make it send less.
         """
         advanced = sequence.distance(self.start, ack)
+        if advanced < 0:
+            # An old one, whose window ended before where we are.
+            return []
         if advanced > 0:
             # Beyond what was ours the client's own bytes have been acknowledged, so all of ours have.
             self.has_fin = self.has_fin and advanced <= len(self.data)
@@ -127,7 +130,7 @@ class Delivery:
             self.deadline = now + INITIAL_RTO_S
             self.give_up_at = now + GIVE_UP_S
         unsent = self._sent_bytes
-        end = min(len(self.data), window << self._sender.window_scale, unsent + BURST_SEGMENTS * mss)
+        end = min(len(self.data), window << self._sender.window_scale, unsent + BURST_SEGMENTS * self._sender.room(mss))
         if end <= unsent:
             return []
         self._sent_bytes = end

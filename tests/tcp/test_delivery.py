@@ -240,3 +240,15 @@ def test_a_repeat_and_what_progress_lets_out_behind_it_leave_no_gap(
             arrived += payload
     assert arrived == data
     assert bool(flags & tcp.FIN) == has_fin
+
+
+def test_a_burst_is_of_ten_segments_as_small_as_the_backend_takes_them() -> None:
+    owed = Delivery(bytes(5000), START, sender(mss=100), sent_bytes=0, has_fin=False, client_reset=RESET, now=NOW)
+    assert len(acknowledge(owed, 0, mss=1440, now=NOW + 1)) == 10
+
+
+def test_an_old_acknowledgment_opens_no_window() -> None:
+    owed = Delivery(bytes(5000), START, sender(mss=100), sent_bytes=0, has_fin=False, client_reset=RESET, now=NOW)
+    acknowledge(owed, 0, mss=100, now=NOW + 1)
+    acknowledge(owed, 1000, mss=100, now=NOW + 2)
+    assert acknowledge(owed, 900, mss=100, now=NOW + 3) == []
