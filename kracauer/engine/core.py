@@ -27,6 +27,7 @@ _MIN_V4: Final = PACKET_START + 40
 _MIN_V6: Final = PACKET_START + 60
 _V6_DST_AT: Final = PACKET_START + 24
 _MULTICAST: Final = 0xFF
+_RETRY_AFTER_ERROR_S: Final = 60.0
 _IGMP: Final = 2
 _UDP: Final = 17
 
@@ -79,14 +80,19 @@ class Engine:
     def handle_timer(self, now: float) -> Sequence[Buffer]:
         """Do what has come due by `now`; returns packets to write."""
         self._expire_fragments(now)
-        due = self._context.timers.pop_due(now)
-        try:
-            while due:
-                self._handle_due(due.pop(), now)
-        finally:
-            # Should one flow's timer fail, the others are still due.
-            for flow in due:
-                self._context.timers.schedule(flow, now)
+        timers = self._context.timers
+        due = timers.pop_due(now)
+        while due:
+            flow = due.pop()
+            try:
+                self._handle_due(flow, now)
+            except BaseException:
+                # A mistake of ours: it must cost neither the other flows their time nor this one its end.
+                for other in due:
+                    timers.schedule(other, now)
+                if flow.state is not State.CLOSED:
+                    timers.schedule(flow, now + _RETRY_AFTER_ERROR_S)
+                raise
         return self._take_outgoing()
 
     def _handle_due(self, flow: Flow, now: float) -> None:
