@@ -1,0 +1,229 @@
+"""What a spliced flow is, as 256 bytes that outlive the process, and the pages they lie in.
+
+A record begins with what changes, each field written by one store and covered by no checksum:
+
+      0  state (0: the record is free)         16  backend_acked          44  client_acked
+      1  flags                                 20  packets_to_backend     48  packets_to_client
+      4  checksum of bytes 64 to 249           28  bytes_to_backend       56  bytes_to_client
+      8  state_since                           36  last_seen             250  client_tsval
+
+Bytes 64 to 249 are written once, when the flow is spliced: `Constants`, in that order. The state is written last and erased
+first, so a process that dies in between leaves a record that is free, or one whose checksum does not fit. Numbers stand in the
+machine's own byte order, without padding: the file never leaves the machine.
+"""
+
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from mmap import mmap
+from typing import Final, NamedTuple, TypeAlias
+
+VERSION: Final = 1  # of this layout: a process that knows another one leaves the records alone
+RECORD_BYTES: Final = 256
+PAGE_RECORDS: Final = 4096
+PAGE_BYTES: Final = RECORD_BYTES * PAGE_RECORDS
+
+STATE_AT: Final = 0
+FLAGS_AT: Final = 1
+_CHECKSUM_AT: Final = 4
+STATE_SINCE_AT: Final = 8
+_TRAFFIC_AT: Final = 16
+_CONSTANTS_AT: Final = 64
+_CONSTANTS_END: Final = 250
+CLIENT_TSVAL_AT: Final = 250
+
+NUMBER: Final = struct.Struct("=I")
+TIME: Final = struct.Struct("=d")
+_TRAFFIC: Final = struct.Struct("=IQQdIQQ")
+_CONSTANTS: Final = struct.Struct("=IIHHHHHHHHbbBxH8s32sIIHdIB93s")
+
+# What the fast path reads and writes of a record, each in one go.
+READ_TO_BACKEND_AT: Final = 20
+READ_TO_BACKEND: Final = struct.Struct("=QQ28xIIHH2xH2xHH2xb13x32s")
+READ_TO_CLIENT_AT: Final = 48
+READ_TO_CLIENT: Final = struct.Struct("=QQIIHHH8xHxb2xH8s")
+WRITE_TO_BACKEND_AT: Final = 16
+WRITE_TO_BACKEND: Final = struct.Struct("=IQQd")
+WRITE_TO_CLIENT_AT: Final = 36
+WRITE_TO_CLIENT: Final = struct.Struct("=dIQQ")
+
+HAS_TIMESTAMPS: Final = 1
+MAKES_TIMESTAMPS: Final = 2
+
+_LONGEST_HOSTNAME: Final = 93
+_NO_HOSTNAME: Final = 0xFF
+_FREE: Final = 0
+
+Memory: TypeAlias = mmap | bytearray
+
+
+class Constants(NamedTuple):
+    """The fields of a record that never change, in the order of their bytes.
+
+    `address_difference` is what a checksum gains when the IPv4 addresses give way to the IPv6 ones, `whole_difference` what it
+    loses when the ports do as well, both mod 65,535. `kind` is HAS_TIMESTAMPS and MAKES_TIMESTAMPS. `clock_origin` is what the
+    milliseconds of the clock are added to where timestamps are made here. A `hostname` of more than 93 bytes is not kept.
+    """
+
+    seq_delta: int
+    ts_delta: int
+    address_difference: int
+    whole_difference: int
+    service_port: int
+    backend_port: int
+    client_port: int
+    max_to_backend: int
+    unfragmented_to_backend: int
+    max_to_client: int
+    window_shift_to_backend: int
+    window_shift_to_client: int
+    kind: int
+    sum_v4: int
+    v4_addresses: bytes
+    v6_addresses: bytes
+    client_isn: int
+    backend_isn: int
+    opening_window: int
+    created: float
+    clock_origin: int
+    hostname: str | None
+
+
+class Traffic(NamedTuple):
+    """The fields that each packet changes, in the order of their bytes."""
+
+    backend_acked: int
+    packets_to_backend: int
+    bytes_to_backend: int
+    last_seen: float
+    client_acked: int
+    packets_to_client: int
+    bytes_to_client: int
+
+
+def write_constants(memory: Memory, at: int, constants: Constants) -> None:
+    """Write `constants`, and the checksum over them, into the record at `at`."""
+    encoded = b"" if constants.hostname is None else constants.hostname.encode("ascii", "replace")
+    has_room = constants.hostname is not None and len(encoded) <= _LONGEST_HOSTNAME
+    length = len(encoded) if has_room else _NO_HOSTNAME
+    _CONSTANTS.pack_into(memory, at + _CONSTANTS_AT, *constants[:-1], length, encoded if has_room else b"")
+    NUMBER.pack_into(memory, at + _CHECKSUM_AT, _checksum(memory, at))
+
+
+def read_constants(memory: Memory, at: int) -> Constants | None:
+    """The constants of the record at `at`; None where their checksum does not fit."""
+    if NUMBER.unpack_from(memory, at + _CHECKSUM_AT)[0] != _checksum(memory, at):
+        return None
+    *fields, length, encoded = _CONSTANTS.unpack_from(memory, at + _CONSTANTS_AT)
+    hostname = None if length == _NO_HOSTNAME else encoded[:length].decode("ascii", "replace")
+    return Constants(*fields, hostname)
+
+
+def write_traffic(memory: Memory, at: int, traffic: Traffic) -> None:
+    """Write `traffic` into the record at `at`."""
+    _TRAFFIC.pack_into(memory, at + _TRAFFIC_AT, *traffic)
+
+
+def read_traffic(memory: Memory, at: int) -> Traffic:
+    """The traffic of the record at `at`."""
+    return Traffic(*_TRAFFIC.unpack_from(memory, at + _TRAFFIC_AT))
+
+
+def _checksum(memory: Memory, at: int) -> int:
+    return zlib.crc32(memory[at + _CONSTANTS_AT : at + _CONSTANTS_END], VERSION)
+
+
+class Page:
+    """Memory for 4,096 records. `is_kept` says whether it outlives the process."""
+
+    __slots__ = ("_free", "_unused_from", "has_room", "is_kept", "memory")
+
+    def __init__(self, memory: Memory, *, is_kept: bool) -> None:
+        if len(memory) != PAGE_BYTES:
+            raise ValueError(f"a page has {PAGE_BYTES} bytes, not {len(memory)}")
+        self.memory = memory
+        self.is_kept = is_kept
+        self.has_room = True  # as far as its owner knows
+        self._free: list[int] = []
+        self._unused_from = PAGE_BYTES
+        used = self.occupied()
+        if used:
+            taken = set(used)
+            self._free = [at for at in range(PAGE_BYTES - RECORD_BYTES, -1, -RECORD_BYTES) if at not in taken]
+        else:
+            self._unused_from = 0
+
+    def occupied(self) -> list[int]:
+        """Where the records lie whose state is not 0."""
+        states = self.memory[STATE_AT::RECORD_BYTES]
+        return [index * RECORD_BYTES for index, state in enumerate(states) if state != _FREE]
+
+    def take(self) -> int | None:
+        """The place of a free record, which is the caller's from now on; None where there is none."""
+        if self._free:
+            return self._free.pop()
+        if self._unused_from == PAGE_BYTES:
+            return None
+        at = self._unused_from
+        self._unused_from += RECORD_BYTES
+        return at
+
+    def release(self, at: int) -> None:
+        """Erase the record at `at` and have it free again."""
+        self.memory[at + STATE_AT] = _FREE
+        self._free.append(at)
+
+
+class Place(NamedTuple):
+    """Where one record lies."""
+
+    page: Page
+    at: int
+
+
+class Records:
+    """Places for the records of spliced flows, in pages of memory.
+
+    `pages` may hold records of an earlier process. `grow` gives one more page of zeros that outlives the process, or None where
+    there is none to be had: then records go to memory that does not, and `unkept` counts them.
+    """
+
+    def __init__(self, pages: Iterable[Memory] = (), grow: Callable[[], Memory | None] | None = None) -> None:
+        self._pages = [Page(memory, is_kept=True) for memory in pages]
+        # Of these the last one is taken from; what outlives the process is at the end.
+        self._roomy = self._pages.copy()
+        self._grow = grow
+        self.unkept = 0
+
+    def take(self) -> Place:
+        """A place that is the caller's from now on; there always is one."""
+        while True:
+            page = self._roomy[-1] if self._roomy else self._add_page()
+            at = page.take()
+            if at is not None:
+                self.unkept += not page.is_kept
+                return Place(page, at)
+            page.has_room = False
+            self._roomy.pop()
+
+    def release(self, place: Place) -> None:
+        """Erase what lies there and have the place free again."""
+        page = place.page
+        page.release(place.at)
+        self.unkept -= not page.is_kept
+        if not page.has_room:
+            page.has_room = True
+            self._roomy.insert(len(self._roomy) if page.is_kept else 0, page)
+
+    def occupied(self) -> Iterator[Place]:
+        """Every place that holds something, whoever wrote it; what is there may be released meanwhile."""
+        for page in self._pages:
+            for at in page.occupied():
+                yield Place(page, at)
+
+    def _add_page(self) -> Page:
+        memory = None if self._grow is None else self._grow()
+        page = Page(bytearray(PAGE_BYTES) if memory is None else memory, is_kept=memory is not None)
+        self._pages.append(page)
+        self._roomy.append(page)
+        return page
