@@ -9,7 +9,7 @@ from kracauer.engine.refusing import Refusing
 from kracauer.engine.strays import Strays
 from kracauer.errors import Dropped, DropReason, ParseError
 from kracauer.events import CloseReason, RefusalReason
-from kracauer.flows import Flow, client_key
+from kracauer.flows import Flow, Renewal, client_key
 from kracauer.peek import Dialect, Peeked, Peeker, PeekError, Protocol
 from kracauer.replies import build_reset, build_segment
 from kracauer.tcp import sequence
@@ -61,7 +61,7 @@ class Opening:
         # that it sends no such segments.
         shown = offer if segment.dont_fragment else offer._replace(mss=min(offer.mss, context.cut_mtu - IPV6_OVERHEAD))
         code = encode_terms(offer, options, asks_ecn)
-        cookie = context.cookies.bake(client_key(endpoints), header.seq, code, listener.offers.encoded, now)
+        cookie = context.cookies.bake(client_key(endpoints), header.seq, code, listener.offers.scale_code, now)
         context.send(
             build_segment(
                 endpoints.reversed,
@@ -77,23 +77,29 @@ class Opening:
         if flow is not None and flow.client_isn != header.seq:
             # From here each of the flow's segments is held against this SYN, until one completes the new handshake or the
             # cookie is too old for that. An attacker who forges SYNs costs the flow its fast path, nothing else.
-            flow.renewal_isn, flow.renewal_until, flow.fast = header.seq, now + LIFETIME_S, None
-            flow.renewal_guesses = 0
+            flow.renewal, flow.fast = Renewal(header.seq, now + LIFETIME_S), None
 
     def completes_renewal(self, flow: Flow, segment: Segment, listener: ListenerState, now: float) -> bool:
         """Whether `segment` completes the handshake that a SYN on `flow`'s own addresses and ports has begun."""
-        if flow.renewal_isn is None or segment.header.seq != sequence.add(flow.renewal_isn, 1):
+        renewal, header = flow.renewal, segment.header
+        if renewal is None:
             return False
-        header = segment.header
+        if renewal.isn is None:
+            if flow.splice is None or flow.splice.may_be_next(header.seq):
+                flow.renewal = None
+                return False
+        elif header.seq != sequence.add(renewal.isn, 1):
+            return False
+        client_isn = sequence.add(header.seq, -1)
         offers = listener.offers.candidates(now)
         isn = sequence.add(header.ack, -1)
-        if self._context.cookies.check(client_key(segment.endpoints), flow.renewal_isn, isn, offers, now) is not None:
+        if self._context.cookies.check(flow.client_key, client_isn, isn, offers, now) is not None:
             return True
-        flow.renewal_guesses += 1
-        if flow.renewal_guesses >= _MAX_RENEWAL_GUESSES:
+        renewal.guesses += 1
+        if renewal.guesses >= _MAX_RENEWAL_GUESSES:
             # A client whose handshake this is would have hit at once, and its next SYN begins anew. Whoever forges both SYN and
             # ACK gets this many tries for each SYN (RFC 5961 §5 asks for no less than guessing the window).
-            flow.renewal_isn = None
+            flow.renewal = None
         return False
 
     def admit(self, segment: Segment, listener: ListenerState, now: float) -> None:
@@ -120,14 +126,13 @@ class Opening:
                 # room by then.
                 raise Dropped(DropReason.TABLE_FULL, f"limits.flows: {context.flows.capacity}")
             context.close(retired, CloseReason.SUPERSEDED, now)
-        code, encoded_scale, tsval = found
         options = segment.options
-        terms = decode_terms(code, decode_scale(encoded_scale), options.timestamps is not None)
+        terms = decode_terms(found.terms, decode_scale(found.scale_code), options.timestamps is not None)
         limits = context.config.limits
         handshake = Handshake(
             client_isn=client_isn,
             isn=isn,
-            tsval=tsval,
+            tsval=found.tsval,
             terms=terms,
             held=HeldStream(header.seq, max(limits.peek_bytes, _WINDOW_BYTES) + _BEYOND_BYTES),
             peeker=Peeker(listener.config.protocol, limits.peek_bytes),

@@ -115,41 +115,43 @@ def learn(profile: BackendProfile, terms: Terms, options: TcpOptions, is_ecn: bo
     )
 
 
-def encode_scale(window_scale: int | None) -> bytes:
-    """Return what the cookie's hash covers of an offer: all that has to be known of it when the client's ACK comes."""
-    return bytes((_NO_SCALE if window_scale is None else window_scale,))
+def encode_scale(window_scale: int | None) -> int:
+    """Return the code, 0 to 15, under which the cookie knows an offer: all that is asked of it when the client's ACK comes."""
+    return _NO_SCALE if window_scale is None else window_scale
 
 
-def decode_scale(encoded: bytes) -> int | None:
-    """Return the window scale that `encode_scale` made `encoded` of."""
-    return None if encoded[0] == _NO_SCALE else encoded[0]
+def decode_scale(code: int) -> int | None:
+    """Return the window scale that `encode_scale` made `code` of."""
+    return None if code == _NO_SCALE else code
 
 
 class OfferHistory:
-    """A listener's offer, and the window scales it has offered within a cookie's life.
+    """A listener's offer, and the codes of the window scales it has offered within a cookie's life.
 
     In its first two minutes it takes every scale for possible: a cookie may be of a process that has gone before, and had
     learnt what this one has not.
     """
 
-    __slots__ = ("_any_scale_until", "_former", "current", "encoded")
+    __slots__ = ("_any_scale_until", "_every_code", "_former", "current", "scale_code")
 
     def __init__(self, offer: Offer, now: float) -> None:
-        self.current = offer
-        self.encoded = encode_scale(offer.window_scale)
-        self._former: dict[bytes, float] = {}
+        self._former: dict[int, float] = {}
         self._any_scale_until = now + LIFETIME_S
+        self._make_current(offer)
 
     def replace(self, offer: Offer, now: float) -> None:
         """Make `offer` the current one; cookies that were baked with the last one stay good for their life."""
-        self._former[self.encoded] = now
-        self.current, self.encoded = offer, encode_scale(offer.window_scale)
+        self._former[self.scale_code] = now
+        self._make_current(offer)
 
-    def candidates(self, now: float) -> list[bytes]:
+    def candidates(self, now: float) -> tuple[int, ...]:
         """What a cookie still valid at `now` can have been baked with, the current offer first."""
         if now <= self._any_scale_until:
-            former = [bytes((code,)) for code in range(_NO_SCALE + 1)]
-        else:
-            self._former = {encoded: at for encoded, at in self._former.items() if now - at <= LIFETIME_S}
-            former = list(self._former)
-        return [self.encoded, *(encoded for encoded in former if encoded != self.encoded)]
+            return self._every_code
+        if self._former:
+            self._former = {code: at for code, at in self._former.items() if now - at <= LIFETIME_S}
+        return self.scale_code, *(code for code in self._former if code != self.scale_code)
+
+    def _make_current(self, offer: Offer) -> None:
+        self.current, self.scale_code = offer, encode_scale(offer.window_scale)
+        self._every_code = self.scale_code, *(code for code in range(_NO_SCALE + 1) if code != self.scale_code)

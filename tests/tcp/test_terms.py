@@ -99,10 +99,10 @@ def test_the_mss_offered_is_never_above_a_backends_own() -> None:
 EVERY_SCALE = [None, *range(15)]
 
 
-def test_an_encoded_scale_is_one_byte_that_brings_it_back() -> None:
-    encoded = [encode_scale(scale) for scale in EVERY_SCALE]
-    assert [len(one) for one in encoded] == [1] * 16
-    assert [decode_scale(one) for one in encoded] == EVERY_SCALE
+def test_each_of_16_codes_stands_for_a_scale_or_none() -> None:
+    codes = [encode_scale(scale) for scale in EVERY_SCALE]
+    assert sorted(codes) == list(range(16))
+    assert [decode_scale(code) for code in codes] == EVERY_SCALE
 
 
 @given(offers, syn_options, st.booleans(), st.booleans())
@@ -211,7 +211,7 @@ def offering(window_scale: int | None) -> Offer:
 
 
 def scales_of(history: OfferHistory, now: float) -> list[int | None]:
-    return [decode_scale(encoded) for encoded in history.candidates(now)]
+    return [decode_scale(code) for code in history.candidates(now)]
 
 
 @pytest.mark.parametrize("now", [BEGUN, BEGUN + LIFETIME_S])
@@ -239,9 +239,9 @@ def test_a_scale_stays_a_candidate_for_a_cookies_life() -> None:
 @pytest.mark.parametrize("now", [BEGUN, SETTLED])
 def test_the_current_offer_is_the_first_candidate(now: float) -> None:
     history = OfferHistory(offering(7), BEGUN)
-    assert (history.current, history.encoded, history.candidates(now)[0]) == (FULL, encode_scale(7), encode_scale(7))
+    assert (history.current, history.scale_code, history.candidates(now)[0]) == (FULL, encode_scale(7), encode_scale(7))
     history.replace(NONE, now)
-    assert (history.current, history.encoded, history.candidates(now)[0]) == (NONE, encode_scale(None), encode_scale(None))
+    assert (history.current, history.scale_code, history.candidates(now)[0]) == (NONE, encode_scale(None), encode_scale(None))
 
 
 def test_offers_that_differ_in_something_else_than_the_scale_are_one_candidate() -> None:
