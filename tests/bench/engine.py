@@ -1,4 +1,4 @@
-"""The engine alone, without any I/O: microseconds a packet on the established path and a handshake.
+"""The engine alone, without any I/O: microseconds a packet on the established path, in a flood, and a handshake.
 
     python tests/bench/engine.py --packets 200000
 
@@ -8,7 +8,8 @@ Prints the best of several rounds for each path. To compare two versions, run it
 import argparse
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from typing import Final
 
 from kracauer.config import parse_config
@@ -32,6 +33,9 @@ MAPPED = bytes.fromhex("20010db80046000000000000") + CLIENT
 BACKEND = bytes.fromhex("20010db8000100000000000000000002")
 HELLO: Final = b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"
 ROUNDS: Final = 5
+SENDERS: Final = 20_000  # more than are remembered of a flood
+YOUNG, SETTLED = 1.0, 1000.0  # ages of the engine: at first it takes a cookie of any window scale for its own
+SYN_OPTIONS: Final = tcp.build_options(TcpOptions(mss=1460, window_scale=7, sack_permitted=True, timestamps=(1, 0)))
 
 
 def stamped(tsval: int, tsecr: int) -> bytes:
@@ -45,17 +49,20 @@ class Joined:
     def __init__(self) -> None:
         self.engine = Engine(parse_config(CONFIG), secret=bytes(16), now=0.0)
         self.frame = Frame()
+        self.spent_s = 0.0
 
     def send(self, packet: bytes) -> list[bytes]:
         """Have the engine take in `packet`, which begins with its vnet header; returns what came out."""
         self.frame.load(packet[10:], packet[:10])
-        return [bytes(out) for out in self.engine.receive(self.frame, 1.0)]
+        started = time.perf_counter()
+        sent = self.engine.receive(self.frame, YOUNG)
+        self.spent_s += time.perf_counter() - started
+        return [bytes(out) for out in sent]
 
     def open(self, port: int) -> tuple[int, int]:
         """Open a flow from the client's `port`; returns our initial sequence number and TSval."""
         up, down = Endpoints(CLIENT, SERVICE, port, 80), Endpoints(BACKEND, MAPPED, 80, port)
-        syn = tcp.build_options(TcpOptions(mss=1460, window_scale=7, sack_permitted=True, timestamps=(1, 0)))
-        (answer,) = self.send(build_segment(up, seq=999, ack=0, flags=tcp.SYN, window=64240, options=syn))
+        (answer,) = self.send(build_segment(up, seq=999, ack=0, flags=tcp.SYN, window=64240, options=SYN_OPTIONS))
         header = tcp.parse(answer, 30)
         timestamps = tcp.parse_options(header.options).timestamps
         tsval = timestamps[0] if timestamps else 0
@@ -83,45 +90,42 @@ class Joined:
         self.frame.load(packet[10:], vnet)
 
 
-def measure(joined: Joined, packet: bytes, gso_size: int, count: int) -> float:
-    """Return the microseconds that the engine takes for `packet`, which it overwrites and is given anew each time."""
-    joined.load(packet, gso_size)
-    frame, receive = joined.frame, joined.engine.receive
-    # The rewrite leaves the payload alone: only the headers have to be put back.
-    saved = bytes(frame.buffer[VNET_START : PACKET_START + 100])
+def measure(joined: Joined, heads: Sequence[bytes], count: int, now: float, *, is_idle: bool = False) -> float:
+    """Return the microseconds that the engine takes for what is loaded, with each of `heads` in turn put back before it.
+
+    The rewrite leaves the payload alone: only vnet header and packet headers have to be. `is_idle` leaves the engine out.
+    """
+    frame, receive, next_event = joined.frame, joined.engine.receive, joined.engine.next_event
     end, best = frame.end, float("inf")
     for _ in range(ROUNDS):
         started = time.perf_counter()
-        for _ in range(count):
-            frame.buffer[VNET_START : PACKET_START + 100] = saved
+        for head in islice(cycle(heads), count):
+            frame.buffer[VNET_START : VNET_START + len(head)] = head
             frame.end = end
-            receive(frame, 1.0)
+            if not is_idle:
+                receive(frame, now)
+            next_event()
         best = min(best, time.perf_counter() - started)
     return best / count * 1e6
 
 
-def overhead(joined: Joined, count: int) -> float:
-    """Return what putting the headers back costs by itself."""
-    frame, best = joined.frame, float("inf")
-    saved = bytes(frame.buffer[VNET_START : PACKET_START + 100])
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        for _ in range(count):
-            frame.buffer[VNET_START : PACKET_START + 100] = saved
-            frame.end = len(saved)
-        best = min(best, time.perf_counter() - started)
-    return best / count * 1e6
+def flood(flags: int, options: bytes = b"") -> list[bytes]:
+    """Packets with `flags` to the service, each from a client of its own."""
+    senders = [bytes((203, 0, 113, number & 0xFF)) for number in range(SENDERS)]
+    return [
+        build_segment(Endpoints(src, SERVICE, 1024 + number, 80), seq=number * 7919, ack=number, flags=flags, options=options)
+        for number, src in enumerate(senders)
+    ]
 
 
 def handshakes(count: int) -> float:
-    """Return the microseconds of a whole handshake: SYN, hello, SYN-ACK, and the building of those packets."""
+    """Return the microseconds that the engine takes for a handshake: SYN, hello, the backend's SYN-ACK."""
     joined = Joined()
-    started = time.perf_counter()
     for number in range(count):
         joined.open(1024 + number)
         while joined.engine.next_event() is not None:
             pass
-    return (time.perf_counter() - started) / count * 1e6
+    return joined.spent_s / count * 1e6
 
 
 def main() -> None:
@@ -144,7 +148,6 @@ def main() -> None:
             down, seq=7001, ack=next_seq, flags=tcp.ACK, window=502, options=stamped(501, 3), payload=bytes(size)
         )
 
-    base = overhead(joined, count)
     paths: dict[str, tuple[Callable[[int], bytes], int, int]] = {
         "acknowledgment to the backend": (to_backend, 0, 0),
         "full segment to the backend": (to_backend, 1428, 0),
@@ -153,9 +156,25 @@ def main() -> None:
         "full segment to the client": (to_client, 1428, 0),
         "super-packet to the client": (to_client, 60000, 1428),
     }
+    floods: dict[str, tuple[list[bytes], float]] = {
+        "SYN answered": (flood(tcp.SYN, SYN_OPTIONS), SETTLED),
+        "stray ACK turned away": (flood(tcp.ACK), SETTLED),
+        "the same, just started": (flood(tcp.ACK), YOUNG),
+        "stray RST turned away": (flood(tcp.RST), SETTLED),
+        "stray SYN-ACK turned away": (flood(tcp.SYN | tcp.ACK), SETTLED),
+    }
+
+    def show(name: str, heads: list[bytes], now: float) -> None:
+        microseconds = measure(joined, heads, count, now) - measure(joined, heads, count, now, is_idle=True)
+        print(f"{name:<32}{microseconds:7.2f} µs")
+
     for name, (build, size, gso_size) in paths.items():
-        print(f"{name:<32}{measure(joined, build(size), gso_size, count) - base:7.2f} µs")
-    print(f"{'handshake, its packets included':<32}{handshakes(min(count, 20_000)):7.1f} µs")
+        joined.load(build(size), gso_size)
+        show(name, [bytes(joined.frame.buffer[VNET_START : PACKET_START + 100])], YOUNG)
+    for name, (packets, now) in floods.items():
+        joined.load(packets[0], 0)
+        show(name, packets, now)
+    print(f"{'handshake':<32}{handshakes(min(count, 20_000)):7.1f} µs")
 
 
 if __name__ == "__main__":
