@@ -10,6 +10,7 @@ from kracauer.lab.namespaces import NetworkNamespace, in_thread
 
 End: TypeAlias = tuple[NetworkNamespace, str]  # a namespace and the interface in it
 
+LOCAL_TABLE: Final = 255
 IFA_F_NODAD: Final = 0x02  # the addresses are ours alone: no second of waiting for an answer that will not come
 
 
@@ -94,6 +95,15 @@ def add_default_routes(end: End, gateways: Sequence[str]) -> None:
 def add_route(end: End, destination: str, gateway: str) -> None:
     """Send what is for a network, written with its prefix length, to a gateway behind an interface."""
     configure(end[0], lambda netlink: netlink.route("add", dst=destination, gateway=gateway, oif=_index(netlink, end[1])))
+
+
+def add_local_network(namespace: NetworkNamespace, network: str) -> None:
+    """Make every address of an IPv4 network this namespace's own (ip-route(8), type local)."""
+
+    def change(netlink: Any) -> None:
+        netlink.route("add", dst=network, type="local", table=LOCAL_TABLE, scope="host", oif=_index(netlink, "lo"))
+
+    configure(namespace, change)
 
 
 def switch_offloads_off(end: End) -> None:

@@ -12,7 +12,8 @@ unless they are to do harm. A path that is to be narrow in its middle has two mo
     client ─── 192.0.2.1 far 203.0.113.6 ───(narrow)─── 203.0.113.5 near 203.0.113.2 ─── 203.0.113.1 router
     router 2001:db8:10::1 ─── 2001:db8:10::2 near 2001:db8:11::1 ───(narrow)─── 2001:db8:11::2 far 2001:db8:1::1 ─── origin1
 
-Such a client has no IPv6 address.
+Such a client has no IPv6 address. An attacker, where one is wanted, sits on a link of its own, at 203.0.113.66 and at any
+address from 203.0.113.128 on; whatever has no better way leads there, so that answers to forged addresses go somewhere.
 """
 
 import ipaddress
@@ -40,6 +41,8 @@ SERVICE: Final = "198.51.100.1"
 SERVICE_2: Final = "198.51.100.2"
 PREFIX: Final = "2001:db8:46::/96"
 MAPPED_CLIENT: Final = "2001:db8:46::c000:207"
+ATTACKER: Final = "203.0.113.66"
+ATTACKERS: Final = "203.0.113.128/25"  # each of its addresses is the attacker's, too
 ORIGIN_1: Final = "2001:db8:1::2"
 ORIGIN_2: Final = "2001:db8:2::2"
 DAEMON_READY: Final = '"ready"'  # the event of its log line
@@ -53,7 +56,8 @@ GATEWAYS: Final = {ORIGIN_1: "2001:db8:1::1", ORIGIN_2: "2001:db8:2::1"}
 class Topology:
     """What may differ between labs; `client_wire` and `backend_wire` are impairments of the links on those sides.
 
-    `client_path_mtu` and `backend_path_mtu` (to origin1) narrow a path where neither the end nor our router can see it.
+    `client_path_mtu` and `backend_path_mtu` (to origin1) narrow a path where neither the end nor our router can see it. With
+    `has_attacker` the client's path has to be a plain one.
     """
 
     client_mtu: int = 1500
@@ -64,6 +68,7 @@ class Topology:
     congestion_control: str | None = None
     client_path_mtu: int | None = None
     backend_path_mtu: int | None = None
+    has_attacker: bool = False
 
 
 def _host(interface: str) -> str:
@@ -88,6 +93,7 @@ class Lab:
         self.router = self._namespace("router")
         self.origin1 = self._namespace("origin1")
         self.origin2 = self._namespace("origin2")
+        self.attacker = self._namespace("attacker")
         self.hops: dict[str, NetworkNamespace] = {}  # by "client-near", "client-far", "origin1-near", "origin1-far"
         self.wires: dict[str, BackgroundProcess] = {}
         self.origins: list[BackgroundProcess] = []
@@ -134,6 +140,20 @@ class Lab:
         near = (self.router, "origin2")
         self._connect("origin2", near, (self.origin2, "eth0"), topology.backend_mtu, topology.backend_wire)
         self._address()
+        if topology.has_attacker:
+            self._add_attacker()
+
+    def _add_attacker(self) -> None:
+        self._create(self.attacker)
+        near, far = (self.router, "attacker0"), (self.attacker, "eth0")
+        self._connect("attacker", near, far, self.topology.client_mtu, None)
+        links.add_addresses(near, ("203.0.113.1/24",))
+        links.add_addresses(far, (f"{ATTACKER}/24",))
+        links.add_local_network(self.attacker, ATTACKERS)
+        links.add_default_routes(near, (ATTACKER,))
+        links.add_default_routes(far, ("203.0.113.1",))
+        for scope in ("all", "attacker0"):
+            self.router.sysctl(f"net.ipv4.conf.{scope}.rp_filter", 0)  # whose networks do check is no concern of an attacker's
 
     def _extend(self, name: str, start: links.End, mtu: int, narrow_mtu: int | None) -> links.End:
         """Put two routers behind `start` with a narrow link between them, if one is wanted; returns where to go on from."""
