@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final
 
+from kracauer.access import EVERYBODY, AccessList
+
 DEFAULT: Final = "default"
 WILDCARD: Final = "*."
 
@@ -26,10 +28,11 @@ class Backend:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A pattern ("www.example.com", "*.example.org" or "default") and its backends in order of preference."""
+    """A pattern ("www.example.com", "*.example.org" or "default"), its backends in order of preference, and its clients."""
 
     pattern: str
     backends: tuple[Backend, ...]
+    access: AccessList = EVERYBODY
 
     def __post_init__(self) -> None:
         if not self.backends:

@@ -15,6 +15,7 @@ LEVELS = {
     "": 0,  # kracauer/__init__.py
     "errors": 0,
     "wire": 1,
+    "access": 1,  # below the routes, each of which has such a list
     "routes": 2,
     "peek": 2,
     "translate": 2,

@@ -51,12 +51,31 @@ def render_summary(file: ConfigFile) -> Iterator[str]:
     yield f"prefix     {config.prefix}   (backends see {_EXAMPLE_CLIENT} as {mapped})"
     yield from _section("listeners", [(str(listener), listener.protocol.value) for listener in config.listeners])
     yield from _section("names", _names(config))
+    lists = list(_lists(config))
+    if lists:
+        yield from _section("clients", lists)
 
 
 def _names(config: Config) -> list[tuple[str, str]]:
     names = [(route.pattern, ", then ".join(map(str, route.backends))) for route in config.routes]
     has_default = any(route.pattern == DEFAULT for route in config.routes)
     return names if has_default else [*names, ("(any other)", "refused")]
+
+
+def _lists(config: Config) -> Iterator[tuple[str, str]]:
+    """Where there is a list of clients, and how long it is."""
+    places = [("(everywhere)", config.access)]
+    places += [(str(listener), listener.access) for listener in config.listeners]
+    places += [(route.pattern, route.access) for route in config.routes]
+    for place, access in places:
+        parts = [] if access.allow is None else [f"{_networks(len(access.allow))} allowed"]
+        parts += [f"{_networks(len(access.deny))} denied"] if access.deny else []
+        if parts:
+            yield place, ", ".join(parts)
+
+
+def _networks(count: int) -> str:
+    return f"{count} network{'' if count == 1 else 's'}"
 
 
 def _section(title: str, rows: Sequence[tuple[str, str]]) -> Iterator[str]:

@@ -1,7 +1,9 @@
 """Finds and reads the configuration file."""
 
 from argparse import ArgumentParser
+from collections.abc import Callable
 from dataclasses import dataclass
+from errno import EINVAL
 from pathlib import Path
 from typing import Final
 
@@ -64,4 +66,17 @@ def read_config(path: Path) -> ConfigFile:
         raise ConfigFileError(f"{path}: may not be read by this user: run as root, or grant reading") from None
     except (OSError, ValueError) as error:
         raise ConfigFileError(f"{path}: cannot be read: {error}") from None
-    return ConfigFile(path, parse_config(content))
+    return ConfigFile(path, parse_config(content, _reader(path.parent)))
+
+
+def _reader(folder: Path) -> Callable[[str], str]:
+    """Reads the files that a configuration names, relative to the `folder` in which it stands."""
+
+    def read_file(name: str) -> str:
+        path = folder / name
+        if path.exists() and not path.is_file():
+            # A pipe would keep the reader waiting, a device without an end for ever.
+            raise OSError(EINVAL, "it is no ordinary file")
+        return path.read_text(encoding="utf-8")
+
+    return read_file

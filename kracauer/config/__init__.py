@@ -1,5 +1,6 @@
 """TOML text to a frozen `Config`, every problem told at once with its key path."""
 
+from kracauer.config.changes import restart_problems
 from kracauer.config.document import parse_config, parse_document
 from kracauer.config.problems import ABSENT, Problem
 from kracauer.config.values import Config, Limits, Listener, Log, Network, Timeouts
@@ -17,4 +18,5 @@ __all__ = [
     "Timeouts",
     "parse_config",
     "parse_document",
+    "restart_problems",
 ]

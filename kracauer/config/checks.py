@@ -50,6 +50,17 @@ def seconds(lowest: float, highest: float, because: str = "") -> Check[float]:
     return check
 
 
+def number(lowest: float, highest: float) -> Check[float]:
+    """A check for a whole or fractional number in the range."""
+
+    def check(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not lowest <= value <= highest:
+            raise MistakeError(f"must be a number from {lowest:g} to {highest:.0f}")
+        return float(value)
+
+    return check
+
+
 def window_scale(value: object) -> int | None:
     """A shift count from 0 to 14 (RFC 7323 §2.3), or false (None) for a stack without window scaling."""
     if value is False:

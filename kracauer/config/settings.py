@@ -27,7 +27,11 @@ LIMIT_CHECKS: Final[Mapping[str, Check[object]]] = {
     "flows": checks.whole_number(1, 1 << 24),
     "peek_bytes": checks.whole_number(1024, 65536),
     "held_bytes": checks.whole_number(65536, 1 << 40),  # never less than the largest first message
+    "unproven": checks.whole_number(1, 1 << 24),
     "unproven_per_client": checks.whole_number(1, 1 << 24),
+    "flows_per_client": checks.whole_number(0, 1 << 24),
+    "new_per_second_per_client": checks.number(0, 1e6),
+    "client_prefix_length": checks.whole_number(8, 32),
 }
 NETWORK_CHECKS: Final[Mapping[str, Check[object]]] = {
     "manage": checks.boolean,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, IPv6Network
 from types import MappingProxyType
 
+from kracauer.access import EVERYBODY, AccessList
 from kracauer.peek import Protocol
 from kracauer.profile import BackendProfile
 from kracauer.routes import Backend, RouteTable
@@ -12,11 +13,12 @@ from kracauer.routes import Backend, RouteTable
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A service address and port that clients dial, and what they are expected to speak there."""
+    """A service address and port that clients dial, what they are expected to speak there, and which of them may come."""
 
     address: IPv4Address
     port: int
     protocol: Protocol = Protocol.AUTO
+    access: AccessList = EVERYBODY
 
     def __str__(self) -> str:
         return f"{self.address}:{self.port}"
@@ -35,12 +37,21 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds on memory: flows at once, bytes of one client's first message, bytes of all held segments together."""
+    """Bounds on what clients can take up: all together, and each of them.
+
+    `flows`, `unproven` (flows that have no backend yet) and `held_bytes` (of first messages) are shared by all clients, a
+    client being a network of `client_prefix_length`; none is given more of them than it leaves free. The limits `_per_client`
+    come on top; `flows_per_client` 0 and `new_per_second_per_client` 0.0 stand for none.
+    """
 
     flows: int = 65536
     peek_bytes: int = 65536
     held_bytes: int = 64 * 1024 * 1024
+    unproven: int = 16384
     unproven_per_client: int = 256
+    flows_per_client: int = 0
+    new_per_second_per_client: float = 0.0
+    client_prefix_length: int = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +91,7 @@ class Config:
     network: Network = Network()
     log: Log = Log()
     profile_overrides: Mapping[IPv6Address, BackendProfile] = field(default_factory=lambda: MappingProxyType({}), hash=False)
+    access: AccessList = EVERYBODY
 
     @property
     def backends(self) -> tuple[Backend, ...]:

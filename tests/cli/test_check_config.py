@@ -189,3 +189,50 @@ def test_the_reference_shows_what_is_really_printed(folder: Path, capsys: pytest
         printed = capsys.readouterr()
         assert printed.out + printed.err == output
     assert len(shown) == 2
+
+
+def test_lists_of_clients_are_summed_up_wherever_they_stand(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = VALID.replace(
+        'protocol = "http"', 'protocol = "http"\nallow = ["192.0.2.0/24", "203.0.113.8"]\ndeny = ["192.0.2.7"]'
+    )
+    written(folder / "web.toml", text + 'default = { backends = "2001:db8:1::2", deny = ["192.0.2.7", "192.0.2.9"] }\n')
+    assert main(["check-config", "-c", "web.toml"]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == [
+        "clients    198.51.100.1:80   2 networks allowed, 1 network denied",
+        "           default           2 networks denied",
+    ]
+
+
+DENY_FILE = '[access]\ndeny_file = "lists/denied.txt"\n'
+
+
+def test_a_file_of_clients_is_looked_for_where_the_configuration_stands(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(folder.parent / "etc" / "web.toml", VALID + DENY_FILE)
+    written(folder.parent / "etc" / "lists" / "denied.txt", "192.0.2.0/24\n203.0.113.8\n")
+    assert main(["check-config", "-c", "../etc/web.toml"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "clients    (everywhere)   2 networks denied"
+
+
+def test_a_mistake_in_a_file_of_clients_is_told_with_its_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(folder / "web.toml", VALID + DENY_FILE)
+    written(folder / "lists" / "denied.txt", "192.0.2.0/24\n2001:db8::/32\n")
+    assert main(["check-config", "-c", "web.toml"]) == 1
+    assert capsys.readouterr().err.startswith(
+        'web.toml: access.deny_file: "lists/denied.txt", line 2: "2001:db8::/32": is IPv6, and clients are IPv4'
+    )
+
+
+def test_a_file_of_clients_that_is_missing_is_a_problem(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(folder / "web.toml", VALID + DENY_FILE)
+    assert main(["check-config", "-c", "web.toml"]) == 1
+    assert 'access.deny_file: "lists/denied.txt": cannot be read: there is no such file' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["pipe", "."])
+def test_what_is_no_ordinary_file_is_not_read(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    os.mkfifo(folder / "pipe")
+    written(folder / "web.toml", VALID + f'[access]\ndeny_file = "{name}"\n')
+    assert main(["check-config", "-c", "web.toml"]) == 1
+    assert "cannot be read: it is no ordinary file" in capsys.readouterr().err

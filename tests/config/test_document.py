@@ -78,6 +78,11 @@ transitory_s = 300
 flows = 10
 peek_bytes = 2048
 held_bytes = 100000
+unproven = 9
+unproven_per_client = 8
+flows_per_client = 7
+new_per_second_per_client = 0.5
+client_prefix_length = 24
 [network]
 manage = false
 device = "tun-web"
@@ -91,7 +96,7 @@ format = "json"
     )
     assert config.profile == BackendProfile(1220, 9, sack=False, timestamps=False, ecn=True, window=28800)
     assert config.timeouts == Timeouts(5, 0.25, 3.5, 9000, 300)
-    assert config.limits == Limits(10, 2048, 100_000)
+    assert config.limits == Limits(10, 2048, 100_000, 9, 8, 7, 0.5, 24)
     assert config.network == Network(manage=False, device="tun-web", ipv4_mtu=1400, ipv6_mtu=1280, offloads=False)
     assert config.log == Log("debug", "json")
 
@@ -161,6 +166,11 @@ def test_timeouts_below_the_floors_need_the_explicit_word() -> None:
         *("limits.flows = 1", "limits.flows = 16777216"),
         *("limits.peek_bytes = 1024", "limits.peek_bytes = 65536"),
         *("limits.held_bytes = 65536", "limits.held_bytes = 1099511627776"),
+        *("limits.unproven = 1", "limits.unproven = 16777216"),
+        *("limits.unproven_per_client = 1", "limits.unproven_per_client = 16777216"),
+        *("limits.flows_per_client = 0", "limits.flows_per_client = 16777216"),
+        *("limits.new_per_second_per_client = 0", "limits.new_per_second_per_client = 1000000"),
+        *("limits.client_prefix_length = 8", "limits.client_prefix_length = 32"),
         *("network.ipv4_mtu = 576", "network.ipv4_mtu = 65535"),
         *("network.ipv6_mtu = 1280", "network.ipv6_mtu = 65535"),
         *('network.device = "k"', 'network.device = "kracauer-device"'),
@@ -217,6 +227,7 @@ VALID: dict[str, object] = {
     "hosts": {
         "www.example.com": "2001:db8:1::2",
         "*.example.org": ["2001:db8:1::3", "[2001:db8:1::4]:8443"],
+        "shop.example.com": {"backends": "2001:db8:1::3", "deny": ["203.0.113.0/24"]},
         "default": "2001:db8:1::2",
     },
     "backend_profile": {"mss": 1400, "2001:db8:1::2": {"window_scale": False}},
@@ -224,6 +235,7 @@ VALID: dict[str, object] = {
     "limits": {"flows": 10},
     "network": {"device": "kracauer1"},
     "log": {"level": "debug"},
+    "access": {"allow": ["192.0.2.0/24"], "deny": ["192.0.2.7"], "deny_file": "denied.txt"},
 }
 words = st.one_of(
     st.text(max_size=20),
@@ -278,11 +290,11 @@ def changed(content: object, path: tuple[str | int, ...], value: object) -> obje
 def test_any_value_in_any_place_is_accepted_or_a_problem(place: tuple[str | int, ...], value: object) -> None:
     document = changed(VALID, place, value)
     assert isinstance(document, dict)
-    assert_config_or_problems(lambda: parse_document(document))
+    assert_config_or_problems(lambda: parse_document(document, read_file=lambda name: f"198.51.100.0/24\n{name}"))
 
 
 def test_the_document_the_properties_start_from_is_valid() -> None:
-    assert isinstance(parse_document(VALID), Config)
+    assert isinstance(parse_document(VALID, read_file=lambda _: "198.51.100.0/24"), Config)
 
 
 @given(

@@ -8,6 +8,7 @@ import pytest
 import tomli
 
 from kracauer.config import BackendProfile, Config, Limits, Listener, Log, Network, Timeouts, parse_config, parse_document
+from kracauer.config.clients import ACCESS_KEYS
 
 ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = (ROOT / "kracauer-config.toml").read_text(encoding="utf-8")
@@ -29,7 +30,7 @@ def test_the_shipped_example_is_valid_as_it_stands() -> None:
 
 
 def test_what_the_shipped_example_shows_in_comments_are_the_defaults() -> None:
-    config = parse_config(re.sub(r"^#(?=[a-z\[])", "", EXAMPLE, flags=re.MULTILINE))
+    config = parse_config(re.sub(r"^#(?=[a-z\[])", "", EXAMPLE, flags=re.MULTILINE), read_file=lambda _: "")
     shown = (config.profile, config.timeouts, config.limits, config.network, config.log)
     assert shown == (BackendProfile(), Timeouts(), Limits(), Network(), Log())
 
@@ -85,7 +86,12 @@ def test_the_reference_has_each_key_with_its_default(
 
 
 def test_the_reference_has_each_key_of_a_listener() -> None:
-    assert set(documented_rows("listen")) == {field.name for field in fields(Listener)}
+    assert set(documented_rows("listen")) == {field.name for field in fields(Listener)} - {"access"} | set(ACCESS_KEYS)
+
+
+@pytest.mark.parametrize(("section", "others"), [("access", set()), ("hosts", {"backends", "default"})])
+def test_the_reference_has_each_key_of_a_list_of_clients(section: str, others: set[str]) -> None:
+    assert set(documented_rows(section)) == set(ACCESS_KEYS) | others
 
 
 @pytest.mark.parametrize("text", [EXAMPLE, REFERENCE])
