@@ -1,13 +1,17 @@
 """The kernel's TUN device: one system call a packet, straight into and out of the caller's buffer."""
 
 import errno
+import fcntl
 import os
+from contextlib import suppress
 from typing import Final, NoReturn
 
 from pytun_pmd3 import TunTapDevice
 
 from kracauer.tun.contract import DeviceLostError
 from kracauer.wire.buffer import PACKET_START, VNET_START, Buffer, Frame
+
+TUNSETPERSIST: Final = 0x400454CB  # Linux's include/uapi/linux/if_tun.h
 
 _NO_VNET_HEADER: Final = bytes(PACKET_START - VNET_START)
 
@@ -16,7 +20,10 @@ _GONE: Final = frozenset({errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO, 
 
 
 class TunDevice:
-    """An open TUN device; `fallback` says why it has no offloads, and is empty when it has them or none were wanted."""
+    """An open TUN device; `fallback` says why it has no offloads, and is empty when it has them or none were wanted.
+
+    `is_found` tells that it was left by an earlier process and taken over, not created.
+    """
 
     def __init__(self, device: TunTapDevice, *, has_vnet_header: bool, has_offloads: bool, fallback: str) -> None:
         self._device = device
@@ -27,6 +34,7 @@ class TunDevice:
         self.name: str = device.name
         self.has_offloads = has_offloads
         self.fallback = fallback
+        self.is_found = False
         self.refused: dict[str, int] = {}
         os.set_blocking(self._fd, False)
 
@@ -68,6 +76,13 @@ class TunDevice:
         """Close the descriptor; the kernel then removes the interface with all its routes, unless it is persistent."""
         self._device.close()
         self._fd = -1
+
+    def remove(self) -> None:
+        """Close the device for good: it goes even if it was persistent. No error when it is gone already."""
+        if self._fd >= 0:
+            with suppress(OSError):
+                fcntl.ioctl(self._fd, TUNSETPERSIST, 0)
+        self.close()
 
     def _raise_lost(self, error: OSError) -> NoReturn:
         raise DeviceLostError(

@@ -1,42 +1,59 @@
 """Opening the TUN device, with a vnet header and TSO so that super-packets cross it whole, or saying why it cannot be.
 
-Flags and ioctls are those of Linux's include/uapi/linux/if_tun.h.
+A persistent device outlives the process that made it; the next one knows it by its alias and takes it over. Flags and ioctls
+are those of Linux's include/uapi/linux/if_tun.h.
 """
 
 import errno
 import fcntl
 import os
 import re
+import struct
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from pytun_pmd3 import TunTapDevice
 
 from kracauer.errors import DeviceError
-from kracauer.tun.device import TunDevice
+from kracauer.tun.alias import ALIAS, read_alias, set_alias
+from kracauer.tun.device import TUNSETPERSIST, TunDevice
 from kracauer.tun.driver import interface_driver
+from kracauer.wire.buffer import PACKET_START, VNET_START
 
 CLONE_DEVICE: Final = "/dev/net/tun"
 
 IFF_TUN: Final = 0x0001
+IFF_PERSIST: Final = 0x0800
 IFF_NO_PI: Final = 0x1000
 IFF_VNET_HDR: Final = 0x4000
 IFF_TUN_EXCL: Final = 0x8000
 
+TUNSETOWNER: Final = 0x400454CC
 TUNSETOFFLOAD: Final = 0x400454D0
+TUNGETIFF: Final = 0x800454D2
+TUNSETVNETHDRSZ: Final = 0x400454D8
 TUN_F_CSUM: Final = 0x01
 TUN_F_TSO4: Final = 0x02
 TUN_F_TSO6: Final = 0x04
 TUN_F_TSO_ECN: Final = 0x08
+
+_INTERFACE_REQUEST: Final = struct.Struct("=16sH22x")
 
 _OFFLOADS: Final = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 | TUN_F_TSO_ECN
 # What the configuration accepts: Linux, dev_valid_name(), without "%", which would make the kernel number the interface.
 _VALID_NAME: Final = re.compile(r"(?!\.{1,2}\Z)[!-$&-.0-9;-~]{1,15}\Z")
 
 
-def open_device(name: str, *, has_offloads: bool = True, is_adopting: bool = False) -> TunDevice:
+_PATIENCE_S: Final = 0.5  # for a process that is ending: the kernel lets go of its device a moment after it is gone
+_PAUSE_S: Final = 0.02
+
+
+def open_device(name: str, *, has_offloads: bool = True, is_adopting: bool = False, is_persistent: bool = False) -> TunDevice:
     """Create the TUN device `name`, or with `is_adopting` take one that the operator has made.
 
+    With `is_persistent` it stays when the process ends, for our user alone to open, and one that was left so is taken over.
     Raises DeviceError with cause and remedy when that cannot be done.
     """
     if not _VALID_NAME.match(name):
@@ -44,22 +61,70 @@ def open_device(name: str, *, has_offloads: bool = True, is_adopting: bool = Fal
             f"{name!r} cannot be the name of an interface",
             "set network.device to 1 to 15 printable ASCII characters, none of them '/', ':' or '%'",
         )
-    flags = IFF_TUN | IFF_NO_PI | (0 if is_adopting else IFF_TUN_EXCL)
+    if is_persistent:
+        try:
+            return _open_persistent(name, has_offloads)
+        except OSError as error:
+            raise _explain(name, error) from error
+    return _open(name, IFF_TUN | IFF_NO_PI | (0 if is_adopting else IFF_TUN_EXCL), has_offloads)
+
+
+def _open(name: str, flags: int, has_offloads: bool) -> TunDevice:
     if not has_offloads:
-        return TunDevice(_attach(name, flags), has_vnet_header=False, has_offloads=False, fallback="")
+        device = _attach(name, flags)
+        _clear_offloads(device)
+        return TunDevice(device, has_vnet_header=False, has_offloads=False, fallback="")
     try:
         device = _attach(name, flags | IFF_VNET_HDR)
     except _RefusedError as refusal:
         # The same without the vnet header either works, or raises what was wrong with the name after all.
         device = _attach(name, flags)
+        _clear_offloads(device)
         fallback = f"IFF_VNET_HDR: {refusal.strerror}"
         return TunDevice(device, has_vnet_header=False, has_offloads=False, fallback=fallback)
+    with suppress(OSError):  # who had the device before may have chosen another length
+        fcntl.ioctl(device.fileno(), TUNSETVNETHDRSZ, struct.pack("=i", PACKET_START - VNET_START))
     try:
         fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, _OFFLOADS)
     except OSError as error:
+        _clear_offloads(device)
         fallback = f"TUNSETOFFLOAD: {error.strerror}"
         return TunDevice(device, has_vnet_header=True, has_offloads=False, fallback=fallback)
     return TunDevice(device, has_vnet_header=True, has_offloads=True, fallback="")
+
+
+def _clear_offloads(device: "Attachment") -> None:
+    """Have the kernel hand over plain packets: a device that was there before remembers what it was asked for."""
+    with suppress(OSError):
+        fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, 0)
+
+
+def _open_persistent(name: str, has_offloads: bool) -> TunDevice:
+    is_known = _is_ours(name)
+    device = _open(name, IFF_TUN | IFF_NO_PI | (0 if is_known else IFF_TUN_EXCL), has_offloads)
+    try:
+        device.is_found = _is_persistent(device)
+        if device.is_found and not _is_ours(name):  # ours was replaced between the look and the attaching
+            raise DeviceError(*_explain_taken(name))
+        if not device.is_found:
+            set_alias(name)
+        # Without an owner, everybody who may open the clone device may attach. Persistence comes last: until then the
+        # device goes with this process, however that ends, and nothing is left that the next one would not know.
+        fcntl.ioctl(device.fileno(), TUNSETOWNER, os.geteuid())
+        fcntl.ioctl(device.fileno(), TUNSETPERSIST, 1)
+    except BaseException:
+        device.close()
+        raise
+    return device
+
+
+def _is_ours(name: str) -> bool:
+    return read_alias(name) == ALIAS and interface_driver(name) == "tun"
+
+
+def _is_persistent(device: TunDevice) -> bool:
+    request = fcntl.ioctl(device.fileno(), TUNGETIFF, bytes(_INTERFACE_REQUEST.size))
+    return bool(_INTERFACE_REQUEST.unpack(request)[1] & IFF_PERSIST)
 
 
 class Attachment(TunTapDevice):  # type: ignore[misc]  # it is untyped
@@ -82,10 +147,20 @@ class _RefusedError(DeviceError):
 
 
 def _attach(name: str, flags: int) -> Attachment:
-    try:
-        return Attachment(name, flags)
-    except OSError as error:
-        raise _explain(name, error) from error
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return Attachment(name, flags)
+        except OSError as error:
+            is_attached = error.errno == errno.EBUSY and not flags & IFF_TUN_EXCL
+            if not is_attached:
+                raise _explain(name, error) from error
+            if time.monotonic() >= deadline:
+                raise DeviceError(
+                    f"the device {name} is in use by another process",
+                    "stop that one (`kracauer stop`, if it is a Kracauer), or set network.device to another name",
+                ) from error
+        time.sleep(_PAUSE_S)
 
 
 def _explain(name: str, error: OSError) -> DeviceError:

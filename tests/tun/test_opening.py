@@ -91,7 +91,7 @@ def test_a_device_that_the_operator_made_can_be_adopted(own_netns: Ip) -> None:
     device = open_device("kracauer0", is_adopting=True)
     try:
         assert device.has_offloads
-        with pytest.raises(DeviceError, match="taken by another TUN device"):
+        with pytest.raises(DeviceError, match="in use by another process"):
             open_device("kracauer0", is_adopting=True)
     finally:
         device.close()
