@@ -1,6 +1,9 @@
 """Flows and the table that finds them: by the client's 12 bytes or the backend's 36, cut from the packet as they stand."""
 
+import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Self
 
 from kracauer.replies import Endpoints
 from kracauer.routes import Backend, Route
@@ -8,22 +11,32 @@ from kracauer.tcp.delivery import Delivery
 from kracauer.tcp.handshake import Dial, Handshake
 from kracauer.tcp.refusal import Refusal
 from kracauer.tcp.splice import Splice
-from kracauer.tcp.state import Happening, State, next_state
+from kracauer.tcp.state import CODES, Happening, State, next_state
+
+_CLIENT_KEY: Final = struct.Struct("!4s4sHH")
+_BACKEND_KEY: Final = struct.Struct("!16s16sHH")
 
 
 def client_key(to_service: Endpoints) -> bytes:
     """The table's key for packets from the client: both addresses, both ports, as in the packet (12 bytes)."""
-    return _key(to_service)
+    return _CLIENT_KEY.pack(*to_service)
 
 
 def backend_key(from_backend: Endpoints) -> bytes:
     """The table's key for packets from the backend, likewise (36 bytes)."""
-    return _key(from_backend)
+    return _BACKEND_KEY.pack(*from_backend)
 
 
-def _key(endpoints: Endpoints) -> bytes:
-    src, dst, src_port, dst_port = endpoints
-    return src + dst + src_port.to_bytes(2, "big") + dst_port.to_bytes(2, "big")
+@dataclass(slots=True)
+class Renewal:
+    """A SYN with the number `isn` may be about to replace a flow; so many forged ACKs have been tried on it.
+
+    `isn` None: a process before this one may have answered such a SYN, whatever its number.
+    """
+
+    isn: int | None
+    until: float
+    guesses: int = 0
 
 
 class Flow:
@@ -31,47 +44,35 @@ class Flow:
 
     `from_client` are the endpoints of the client's packets, `from_backend` those of the backend's once one was dialled. Of
     `handshake`, `dial`, `refusal`, `splice` and `delivery` only what the state needs is there. `fast` is the splice while
-    plain packets need no look at all, else None. `opening_window` is the window field that completed the backend's handshake.
-    `heard` notes who has answered a probe: 1 for the client, 2 for the backend. While `renewal_isn` is set, a SYN with that
-    number may be about to replace the flow.
+    plain packets need no look at all, else None. There may be hundreds of thousands, mostly idle: what a spliced one has to
+    remember stands in its splice's record.
     """
 
     __slots__ = (
         "backend",
-        "backend_isn",
-        "client_isn",
+        "backend_key",
+        "client_key",
         "created",
         "delivery",
         "dial",
         "fast",
-        "from_backend",
-        "from_client",
         "handshake",
-        "heard",
         "hostname",
-        "opening_window",
         "refusal",
-        "renewal_guesses",
-        "renewal_isn",
-        "renewal_until",
-        "reset_by_client",
+        "renewal",
         "route",
         "splice",
         "state",
-        "state_since",
         "tick",
     )
 
-    def __init__(self, from_client: Endpoints, handshake: Handshake, now: float) -> None:
-        self.from_client = from_client
-        self.from_backend: Endpoints | None = None
+    def __init__(self, from_client: Endpoints, handshake: Handshake | None, now: float) -> None:
+        self.client_key = client_key(from_client)
+        self.backend_key: bytes | None = None
         self.state = State.PEEKING
-        self.state_since = now
-        self.client_isn = handshake.client_isn
-        self.backend_isn = 0
         self.created = now
         self.tick: int | None = None
-        self.handshake: Handshake | None = handshake
+        self.handshake = handshake
         self.dial: Dial | None = None
         self.refusal: Refusal | None = None
         self.splice: Splice | None = None
@@ -80,17 +81,53 @@ class Flow:
         self.hostname: str | None = None
         self.route: Route | None = None
         self.backend: Backend | None = None
-        self.renewal_isn: int | None = None
-        self.renewal_until = 0.0
-        self.renewal_guesses = 0
-        self.reset_by_client = False
-        self.opening_window = 0
-        self.heard = 0
+        self.renewal: Renewal | None = None
+
+    @classmethod
+    def resume(cls, splice: Splice, state: State, backend: Backend) -> Self:
+        """The flow that `splice`, which an earlier process has left, is the splice of."""
+        constants = splice.constants
+        service, client = constants.v4_addresses[:4], constants.v4_addresses[4:]
+        flow = cls(Endpoints(client, service, constants.client_port, constants.service_port), None, constants.created)
+        flow.state = state
+        flow.splice = splice
+        flow.hostname = constants.hostname
+        flow.backend = backend
+        return flow
+
+    @property
+    def from_client(self) -> Endpoints:
+        """Source and destination of the client's packets."""
+        return Endpoints(*_CLIENT_KEY.unpack(self.client_key))
+
+    @property
+    def from_backend(self) -> Endpoints | None:
+        """Source and destination of the backend's packets."""
+        return None if self.backend_key is None else Endpoints(*_BACKEND_KEY.unpack(self.backend_key))
+
+    @property
+    def client(self) -> bytes:
+        """The client's address."""
+        return self.client_key[:4]
+
+    @property
+    def service(self) -> bytes:
+        """The address that the client dialled."""
+        return self.client_key[4:8]
+
+    @property
+    def client_isn(self) -> int:
+        """The initial sequence number of the client, which its backend knows too; 0 for a client that is told no."""
+        if self.splice is not None:
+            return self.splice.client_isn
+        return 0 if self.handshake is None else self.handshake.client_isn
 
     def advance(self, happening: Happening) -> bool:
         """Move on as the state table says; returns whether the state is another one now."""
         before = self.state
         self.state = next_state(before, happening)
+        if self.splice is not None:
+            self.splice.state = CODES.get(self.state, 0)
         return self.state is not before
 
 
@@ -121,21 +158,22 @@ class FlowTable:
 
     def insert(self, flow: Flow) -> None:
         """Have `flow` found by its client's packets; raises ValueError when another one holds that key."""
-        if self.by_client.setdefault(client_key(flow.from_client), flow) is not flow:
+        if self.by_client.setdefault(flow.client_key, flow) is not flow:
             raise ValueError("another flow holds this client key")
 
     def bind(self, flow: Flow, from_backend: Endpoints) -> None:
         """Have `flow` found by its backend's packets too, and by those of no earlier one; raises ValueError when taken."""
         self.unbind(flow)
-        if self.by_backend.setdefault(backend_key(from_backend), flow) is not flow:
+        key = backend_key(from_backend)
+        if self.by_backend.setdefault(key, flow) is not flow:
             raise ValueError("another flow holds this backend key")
-        flow.from_backend = from_backend
+        flow.backend_key = key
 
     def unbind(self, flow: Flow) -> None:
         """Have `flow` no longer found by backend packets."""
-        if flow.from_backend is not None:
-            del self.by_backend[backend_key(flow.from_backend)]
-            flow.from_backend = None
+        if flow.backend_key is not None:
+            del self.by_backend[flow.backend_key]
+            flow.backend_key = None
 
     def retire(self, flow: Flow) -> None:
         """Mark `flow` as one that is kept for stragglers only and may make room for a new one."""
@@ -149,4 +187,4 @@ class FlowTable:
         """Forget `flow`; no packet finds it any more."""
         self.unbind(flow)
         self.revive(flow)
-        del self.by_client[client_key(flow.from_client)]
+        del self.by_client[flow.client_key]

@@ -16,6 +16,14 @@ class Timed(Protocol):
 T = TypeVar("T", bound=Timed)
 
 
+class _Bucket(set[T]):
+    """The items of one tick, whose number they all share: one for each would be most of what a timer costs."""
+
+    __slots__ = ("tick",)
+
+    tick: int
+
+
 class TimerWheel(Generic[T]):
     """Items by the tick of their deadline. An item that is rescheduled or cancelled leaves no trace behind.
 
@@ -23,24 +31,31 @@ class TimerWheel(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._buckets: dict[int, set[T]] = {}
+        self._buckets: dict[int, _Bucket[T]] = {}
         self._ticks: list[int] = []
 
-    def schedule(self, item: T, deadline: float) -> None:
-        """Have `item` come due at `deadline` (monotonic seconds) and no longer at any earlier one it was given."""
+    def schedule(self, item: T, deadline: float, leeway_s: float = 0.0) -> None:
+        """Have `item` come due at `deadline` (monotonic seconds) and no longer at any earlier one it was given.
+
+        It may come up to `leeway_s` too early: then many items share an entry that would else have one each.
+        """
         tick = -int(-deadline * TICKS_PER_SECOND // 1)
         if tick / TICKS_PER_SECOND < deadline:
             # The product was rounded down onto a whole tick: the item would come due a hair early, and again and again.
             tick += 1
+        coarse = int(leeway_s * TICKS_PER_SECOND)
+        if coarse > 1:
+            tick -= tick % coarse
         if tick == item.tick:
             return
         self.cancel(item)
         bucket = self._buckets.get(tick)
         if bucket is None:
-            bucket = self._buckets[tick] = set()
+            bucket = self._buckets[tick] = _Bucket()
+            bucket.tick = tick
             heapq.heappush(self._ticks, tick)
         bucket.add(item)
-        item.tick = tick
+        item.tick = bucket.tick
 
     def cancel(self, item: T) -> None:
         """Forget `item`'s deadline; no harm when it has none."""

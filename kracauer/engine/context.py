@@ -1,7 +1,8 @@
 """What the parts of the engine share: configuration made ready, flows, timers, and what goes out."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from ipaddress import IPv6Address
 from typing import Final
 
 from kracauer.config import Config, Listener
@@ -13,6 +14,8 @@ from kracauer.profile import BackendProfile
 from kracauer.ratelimit import TokenBucket
 from kracauer.routes import Backend
 from kracauer.tcp.cookie import CookieJar
+from kracauer.tcp.record import Records
+from kracauer.tcp.splice import IPV6_GROWTH, SizeLimits
 from kracauer.tcp.state import Happening
 from kracauer.tcp.terms import IPV4_OVERHEAD, IPV6_OVERHEAD, Offer, OfferHistory, make_offer
 from kracauer.timers import TimerWheel
@@ -28,6 +31,8 @@ RESET_BURST: Final = 1000.0
 ERRORS_PER_SECOND: Final = 1000.0
 ERROR_BURST: Final = 50.0
 PROFILE_LIFETIME_S: Final = 3600.0
+# An idle flow is looked at this much before its time, in company, and once more when its time has come: most never get there.
+IDLE_LEEWAY_S: Final = 16.0
 
 
 class ListenerState:
@@ -44,8 +49,9 @@ class ListenerState:
 class Context:
     """The engine's state. Its parts read and write it freely; nobody outside the package does."""
 
-    def __init__(self, config: Config, secret: bytes, now: float) -> None:
+    def __init__(self, config: Config, secret: bytes, now: float, records: Records) -> None:
         self.config = config
+        self.records = records
         self.prefix = config.prefix.network_address.packed[:12]
         self.cookies = CookieJar(secret)
         self.flows = FlowTable(config.limits.flows)
@@ -64,22 +70,62 @@ class Context:
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERROR_BURST)
         self.echoes = TokenBucket(ERRORS_PER_SECOND, ERROR_BURST)
         self.cut_mtu = min(config.network.lowest_ipv6_mtu, config.network.ipv6_mtu)
+        self.size_limits = SizeLimits(
+            max_to_backend=config.network.ipv6_mtu - IPV6_GROWTH,
+            max_to_client=config.network.ipv4_mtu,
+            unfragmented_to_backend=self.cut_mtu - IPV6_GROWTH,
+        )
         self._profiles: dict[Backend, tuple[BackendProfile, float]] = {}
+        self._resolved: dict[Backend, Backend] = {}
         self.listeners: dict[tuple[bytes, int], ListenerState] = {}
+        self.service_addresses: frozenset[bytes] = frozenset()
+        self.configure(config, now)
+
+    def configure(self, config: Config, now: float) -> None:
+        """Take everything from `config` from now on; flows keep what they have, and listeners that stay what they offered."""
+        self.config = config
+        self.flows.capacity = config.limits.flows
+        # One value for each, however many flows hold it.
+        self._resolved = {}
         self.backend_addresses = frozenset(backend.address.packed for backend in config.routes.backends)
+        former, self.listeners = self.listeners, {}
+        by_port: dict[int, tuple[Backend, ...]] = {}
         for listener in config.listeners:
             port = listener.port
-            backends = tuple({self.resolve(backend, port): None for backend in config.routes.backends})
-            offers = OfferHistory(self._make_offer(backends, now), now)
-            self.listeners[listener.address.packed, port] = ListenerState(listener, backends, offers)
-        self.service_addresses = frozenset(address for address, _ in self.listeners)
+            backends = by_port.get(port)
+            if backends is None:
+                backends = by_port[port] = tuple({self.resolve(backend, port): None for backend in config.routes.backends})
+            self.listeners[listener.address.packed, port] = self._make_listener(listener, backends, former, now)
+        in_use = set().union(*by_port.values())
+        self._profiles = {backend: learnt for backend, learnt in self._profiles.items() if backend in in_use}
+        # Those of connections that outlive their listener stay ours, too.
+        live = {flow.service for flow in self.flows} & self.service_addresses
+        self.service_addresses = frozenset(address for address, _ in self.listeners) | live
         self.first_service = config.listeners[0].address.packed
         self.router_sources = tuple(address.packed for address in config.network.router_sources)
 
-    @staticmethod
-    def resolve(backend: Backend, port: int) -> Backend:
+    def resolve(self, backend: Backend, port: int) -> Backend:
         """`backend` with its port filled in: the listener's own where it names none."""
-        return backend if backend.port is not None else Backend(backend.address, port)
+        named = backend if backend.port is not None else Backend(backend.address, port)
+        return self._resolved.setdefault(named, named)
+
+    def resolve_address(self, address: bytes, port: int) -> Backend:
+        """The backend at `address` (16 bytes) and `port`, whether it is one of today's or not."""
+        return self.resolve(Backend(IPv6Address(address), port), port)
+
+    def _make_listener(
+        self,
+        config: Listener,
+        backends: tuple[Backend, ...],
+        former: Mapping[tuple[bytes, int], ListenerState],
+        now: float,
+    ) -> ListenerState:
+        offer = self._make_offer(backends, now)
+        known = former.get((config.address.packed, config.port))
+        if known is None:
+            return ListenerState(config, backends, OfferHistory(offer, now))
+        known.offers.replace(offer, now)
+        return ListenerState(config, backends, known.offers)
 
     def profile(self, backend: Backend) -> BackendProfile:
         """What is known or assumed of `backend`."""
@@ -134,6 +180,10 @@ class Context:
         own = network.ipv4_mtu
         return min((own if mtu is None else min(own, mtu)) - IPV4_OVERHEAD, network.ipv6_mtu - IPV6_OVERHEAD)
 
+    def schedule_idle(self, flow: Flow, deadline: float, now: float) -> None:
+        """Have somebody look at `flow` at `deadline`, or before: it will mostly be put off by then."""
+        self.timers.schedule(flow, deadline, IDLE_LEEWAY_S if deadline - now > 2 * IDLE_LEEWAY_S else 0.0)
+
     def send(self, packet: Buffer) -> None:
         """Have `packet`, vnet header first, written."""
         self.outgoing.append(packet)
@@ -175,7 +225,7 @@ class Context:
         flow.fast = None
         splice = flow.splice
         if splice is None:
-            self.count_unproven(flow.from_client.src, -1)
+            self.count_unproven(flow.client, -1)
         self.note(
             FlowClosed(
                 client=client_of(flow),
@@ -191,6 +241,10 @@ class Context:
                 packets_to_client=splice.packets_to_client if splice else 0,
             )
         )
+        if splice is not None:
+            # Whoever is spliced next may write there.
+            flow.splice = None
+            self.records.release(splice.page, splice.at)
 
     def _make_offer(self, backends: tuple[Backend, ...], now: float) -> Offer:
         mtu = min(self.mss_to_backend(backend, now) for backend in backends) + IPV6_OVERHEAD
@@ -199,12 +253,12 @@ class Context:
 
 def client_of(flow: Flow) -> Endpoint4:
     """The client's end of `flow`, for an event."""
-    return Endpoint4(flow.from_client.src, flow.from_client.src_port)
+    return Endpoint4(flow.client, flow.from_client.src_port)
 
 
 def service_of(flow: Flow) -> Endpoint4:
     """The address that the client dialled, for an event."""
-    return Endpoint4(flow.from_client.dst, flow.from_client.dst_port)
+    return Endpoint4(flow.service, flow.from_client.dst_port)
 
 
 def backend_endpoint(backend: Backend) -> Endpoint6:

@@ -6,6 +6,7 @@ from typing import Final
 
 from kracauer.config import Config
 from kracauer.engine import ingress
+from kracauer.engine.adopting import Adoption, adopt
 from kracauer.engine.context import Context
 from kracauer.engine.dialing import Dialing
 from kracauer.engine.icmp import Icmp
@@ -16,6 +17,7 @@ from kracauer.engine.spliced import Spliced
 from kracauer.errors import Dropped, DropReason, IcmpAnswer
 from kracauer.events import CloseReason, Event
 from kracauer.flows import Flow, FlowTable, backend_key, client_key
+from kracauer.tcp.record import Records
 from kracauer.tcp.state import SPLICED, State
 from kracauer.translate import addresses
 from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, tcp
@@ -36,11 +38,12 @@ class Engine:
     """Translates and splices. Takes packets and `now` (monotonic seconds), returns packets, keeps events for its owner.
 
     `secret` (16 to 32 bytes) makes the SYN cookies; an engine with the same one completes handshakes that another has begun.
+    Spliced flows stand in `records`; an engine that is given those of another one can `adopt` its flows.
     Nothing that a packet holds makes any method raise.
     """
 
-    def __init__(self, config: Config, *, secret: bytes, now: float) -> None:
-        context = self._context = Context(config, secret, now)
+    def __init__(self, config: Config, *, secret: bytes, now: float, records: Records | None = None) -> None:
+        context = self._context = Context(config, secret, now, Records() if records is None else records)
         self._by_client = context.flows.by_client
         self._by_backend = context.flows.by_backend
         self._dialing = Dialing(context)
@@ -54,6 +57,17 @@ class Engine:
     def flows(self) -> FlowTable:
         """Every flow there is; not to be altered."""
         return self._context.flows
+
+    def adopt(self, now: float) -> Adoption:
+        """Go on with the flows that an earlier engine has left in the records; call it once, before anything else."""
+        return adopt(self._context, self._spliced, now)
+
+    def reconfigure(self, config: Config, now: float) -> None:
+        """Go by `config` from now on. Spliced flows keep their backend, those under way find theirs by the new routes.
+
+        The prefix and the sizes and names of `config.network` have to be what they were.
+        """
+        self._context.configure(config, now)
 
     def receive(self, frame: Frame, now: float) -> Sequence[Buffer]:
         """Take in the packet in `frame`; returns packets to write, each behind its vnet header.

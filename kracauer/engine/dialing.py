@@ -23,7 +23,6 @@ from kracauer.wire.tcp import TcpOptions
 INITIAL_RTO_S: Final = 1.0
 # A client that repeats itself has a SYN of ours repeated too, but no more often than this.
 MIN_REDRIVE_S: Final = 0.2
-IPV6_GROWTH: Final = 20  # how much longer an IPv6 header is than an IPv4 one
 
 
 class Dialing:
@@ -86,13 +85,14 @@ class Dialing:
 
     def hang_up(self, flow: Flow) -> None:
         """Have the backend let go of a flow that ends without it: of the SYN it may have answered by now, or of the whole."""
-        if flow.from_backend is None:
+        from_backend = flow.from_backend
+        if from_backend is None:
             return
         # A RST has to lie exactly at what the backend expects next (RFC 5961 §3.2).
         seq = sequence.add(flow.client_isn, 1) if flow.splice is None else flow.splice.client_acked
         if flow.delivery is not None:
             seq = flow.delivery.start
-        self._context.send(build_segment(flow.from_backend.reversed, seq=seq, ack=0, flags=tcp.RST))
+        self._context.send(build_segment(from_backend.reversed, seq=seq, ack=0, flags=tcp.RST))
 
     def reset_client(self, flow: Flow) -> None:
         """Send the client a RST in the numbers it knows."""
@@ -138,15 +138,16 @@ class Dialing:
 
     def _send_syn(self, flow: Flow, dial: Dial, now: float) -> None:
         handshake = flow.handshake
+        from_backend = flow.from_backend
         assert handshake is not None
-        assert flow.from_backend is not None
+        assert from_backend is not None
         terms = handshake.terms
         options = backend_syn_options(
-            terms, self._context.mss_to_client(flow.from_client.src, now), handshake.client_tsval if terms.timestamps else None
+            terms, self._context.mss_to_client(flow.client, now), handshake.client_tsval if terms.timestamps else None
         )
         self._context.send(
             build_segment(
-                flow.from_backend.reversed,
+                from_backend.reversed,
                 seq=handshake.client_isn,
                 ack=0,
                 flags=tcp.SYN | (tcp.ECE | tcp.CWR if terms.ecn else 0),
@@ -198,15 +199,16 @@ class Dialing:
             self.reset_client(flow)
             context.close(flow, CloseReason.BACKEND_CONTRADICTED, now)
             return
-        flow.splice = self._make_splice(flow, handshake, segment, options, now)
-        flow.backend_isn = segment.header.seq
+        splice = flow.splice = self._make_splice(flow, handshake, segment, options, now)
+        splice.is_owed = handshake.is_relieved
         context.count_unproven(flow.from_client.src, -1)
         flow.advance(Happening.ACCEPTED)
         if self._deliver(flow, handshake, segment, options, now):
             flow.advance(Happening.CLIENT_FIN)
-        flow.fast = None if flow.delivery is not None or flow.renewal_isn is not None else flow.splice
-        context.timers.schedule(flow, now + context.config.timeouts.established_idle_s)
-        if flow.delivery is not None:
+        flow.fast = None if flow.delivery is not None or flow.renewal is not None else splice
+        if flow.delivery is None:
+            context.schedule_idle(flow, now + context.config.timeouts.established_idle_s, now)
+        else:
             context.timers.schedule(flow, flow.delivery.deadline)
         context.note(
             FlowSpliced(
@@ -222,27 +224,32 @@ class Dialing:
 
     def _make_splice(self, flow: Flow, handshake: Handshake, segment: Segment, options: TcpOptions, now: float) -> Splice:
         terms, from_client, from_backend = handshake.terms, flow.from_client, segment.endpoints
-        network = self._context.config.network
         client_scale, backend_scale, offered_scale = terms.client_window_scale, options.window_scale, terms.window_scale
         lacks_timestamps = terms.timestamps and options.timestamps is None
         tsval = options.timestamps[0] if terms.timestamps and options.timestamps is not None else None
-        splice = (TimestampingSplice if lacks_timestamps else Splice)(
+        window_shift = client_scale if client_scale is not None and backend_scale is None else 0
+        splice = (TimestampingSplice if lacks_timestamps else Splice).begin(
+            self._context.records.take(),
+            self._context.identifications,
             v4_addresses=from_client.dst + from_client.src,
             v6_addresses=from_backend.dst + from_backend.src,
             service_port=from_client.dst_port,
             backend_port=from_backend.src_port,
+            client_port=from_client.src_port,
             seq_delta=handshake.isn - segment.header.seq,
             ts_delta=0 if tsval is None else handshake.tsval - tsval,
             has_timestamps=tsval is not None,
             backend_acked=sequence.add(segment.header.seq, 1),
             client_acked=handshake.acknowledged,
             # A backend without scaling takes window fields as they stand, and means its own so.
-            window_shift_to_backend=client_scale if client_scale is not None and backend_scale is None else 0,
+            window_shift_to_backend=window_shift,
             window_shift_to_client=0 if client_scale is None else (backend_scale or 0) - (offered_scale or 0),
-            max_to_backend=network.ipv6_mtu - IPV6_GROWTH,
-            max_to_client=network.ipv4_mtu,
-            unfragmented_to_backend=self._context.cut_mtu - IPV6_GROWTH,
-            identifications=self._context.identifications,
+            **self._context.size_limits,
+            client_isn=handshake.client_isn,
+            backend_isn=segment.header.seq,
+            opening_window=min(handshake.client_window << window_shift, 0xFFFF),
+            created=flow.created,
+            hostname=flow.hostname,
             now=now,
         )
         if isinstance(splice, TimestampingSplice):
@@ -257,12 +264,11 @@ class Dialing:
         splice, held = flow.splice, handshake.held
         assert splice is not None
         assert flow.backend is not None
-        flow.opening_window = min(handshake.client_window << splice.window_shift_to_backend, 0xFFFF)
         has_timestamps = handshake.terms.timestamps and options.timestamps is not None
         sender = BackendSender(
             endpoints=segment.endpoints.reversed,
             ack=sequence.add(segment.header.seq, 1),
-            window=flow.opening_window,
+            window=splice.opening_window,
             timestamps=(handshake.client_tsval, options.timestamps[0]) if has_timestamps and options.timestamps else None,
             mss=min(options.mss or DEFAULT_MSS_V6, self._context.mss_to_backend(flow.backend, now), handshake.mss_limit),
             window_scale=(options.window_scale or 0) if handshake.terms.client_window_scale is not None else 0,

@@ -1,7 +1,5 @@
 """What is not plain on a spliced flow: FIN, RST, sizes, what is still ours to deliver (RFC 7915 §4, §5, RFC 5961 §3)."""
 
-from typing import Final
-
 from kracauer.engine.context import Context
 from kracauer.engine.ingress import Segment
 from kracauer.errors import Dropped, DropReason, IcmpAnswer
@@ -10,21 +8,13 @@ from kracauer.flows import Flow
 from kracauer.replies import build_segment
 from kracauer.tcp import sequence
 from kracauer.tcp.delivery import Delivery
-from kracauer.tcp.splice import Splice
+from kracauer.tcp.splice import BELIEVABLE_WINDOW, Splice
 from kracauer.tcp.state import SUPERSEDABLE, Happening, State
 from kracauer.translate.fragmenting import fragment_v4, fragment_v6
 from kracauer.translate.segmenting import segment_v4
 from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, tcp, vnet_hdr
 from kracauer.wire.buffer import Frame
 from kracauer.wire.tcp import TcpHeader, TcpOptions
-
-_CLIENT: Final = 1
-_BACKEND: Final = 2
-_BOTH: Final = _CLIENT | _BACKEND
-# How far beyond what was acknowledged a RST may lie to be believed: what the largest windows in use have in flight.
-# Deviation: RFC 5961 §3.2 wants the exact number, which only an endpoint knows. Both are sent every RST and judge it for
-# themselves; here it decides just how long a silent flow is kept.
-_BELIEVABLE_WINDOW: Final = 1 << 24
 
 
 class Spliced:
@@ -52,8 +42,8 @@ class Spliced:
             if packet is None:
                 raise Dropped(DropReason.UNEXPECTED, "offload header does not fit the packet")
             self._context.send(packet)
-        if flow.renewal_isn is not None and now > flow.renewal_until:
-            flow.renewal_isn = None
+        if flow.renewal is not None and now > flow.renewal.until:
+            flow.renewal = None
         self._move_on(flow, segment.header.flags, now, is_client=True, is_believed=is_believed)
 
     def receive_from_backend(self, flow: Flow, segment: Segment, frame: Frame, now: float) -> None:
@@ -83,6 +73,14 @@ class Spliced:
             self._context.send(packet)
         self._move_on(flow, header.flags, now, is_client=False, is_believed=is_believed)
 
+    def resume(self, flow: Flow, now: float) -> None:
+        """Take up a flow that an earlier process has left; what cannot go on ends at its next turn."""
+        assert flow.splice is not None
+        if flow.splice.is_owed:
+            self._context.timers.schedule(flow, now)
+        else:
+            self._schedule(flow, self.deadline(flow), now)
+
     def handle_timer(self, flow: Flow, now: float) -> None:
         """Repeat what is ours to deliver, probe a flow that has been idle too long, or end it."""
         splice, delivery = flow.splice, flow.delivery
@@ -96,10 +94,14 @@ class Spliced:
                 self._context.send(delivery.repeat(now, self._context.mss_to_backend(flow.backend, now)))
             self._context.timers.schedule(flow, min(delivery.deadline, delivery.give_up_at))
             return
-        since = flow.state_since if self._is_short_lived(flow) else splice.last_seen
-        deadline = since + self._timeout_s(flow)
+        if splice.is_owed and delivery is None:
+            # An earlier process has relieved the client of bytes, and taken them with it.
+            self._send_to_both(flow, tcp.RST, offset=0)
+            self._context.close(flow, CloseReason.UNDELIVERED, now)
+            return
+        deadline = self.deadline(flow)
         if now < deadline:
-            self._context.timers.schedule(flow, deadline)
+            self._schedule(flow, deadline, now)
             return
         match flow.state:
             case State.BOTH_FIN:
@@ -119,48 +121,68 @@ class Spliced:
             self._context.send(packet)
         if delivery.is_done:
             flow.delivery = None
+            if flow.splice is not None:
+                flow.splice.is_owed = False
         else:
             self._context.timers.schedule(flow, delivery.deadline)
 
     def _is_believed(self, acked: int, segment: Segment) -> bool:
         """Whether a RST at this place could be its sender's own (RFC 5961 §3.2)."""
-        return 0 <= sequence.distance(acked, segment.header.seq) <= _BELIEVABLE_WINDOW
+        # Deviation: RFC 5961 §3.2 wants the exact number, which only an endpoint knows. Both are sent every RST and judge it
+        # for themselves; here it decides just how long a silent flow is kept.
+        return 0 <= sequence.distance(acked, segment.header.seq) <= BELIEVABLE_WINDOW
 
     def _move_on(self, flow: Flow, flags: int, now: float, *, is_client: bool, is_believed: bool) -> None:
         happening = self._happening(flow, flags, is_client=is_client, is_believed=is_believed)
         if happening is not None and flow.advance(happening):
-            if happening is Happening.RESET:
-                flow.reset_by_client = is_client
+            if happening is Happening.RESET and flow.splice is not None:
+                flow.splice.was_reset_by_client = is_client
             self._note_state(flow, now)
-        needs_a_look = (
-            flow.state in (State.TRANSITORY, State.PROBING) or flow.delivery is not None or flow.renewal_isn is not None
-        )
+        needs_a_look = flow.state in (State.TRANSITORY, State.PROBING) or flow.delivery is not None or flow.renewal is not None
         flow.fast = None if needs_a_look else flow.splice
 
     def _happening(self, flow: Flow, flags: int, *, is_client: bool, is_believed: bool) -> Happening | None:
+        splice = flow.splice
+        assert splice is not None
         if flags & tcp.RST:
             return Happening.RESET if is_believed else None
         if flags & tcp.FIN:
             return Happening.CLIENT_FIN if is_client else Happening.BACKEND_FIN
         if flow.state is State.PROBING:
             # One live side is not enough: it would keep up a connection whose other side has vanished.
-            flow.heard |= _CLIENT if is_client else _BACKEND
-            return Happening.REVIVED if flow.heard == _BOTH else None
-        if flow.state is State.TRANSITORY and flow.reset_by_client is is_client:
+            if is_client:
+                splice.has_client_answered = True
+            else:
+                splice.has_backend_answered = True
+            return Happening.REVIVED if splice.has_client_answered and splice.has_backend_answered else None
+        if flow.state is State.TRANSITORY and splice.was_reset_by_client is is_client:
             return Happening.REVIVED
         return None
 
+    def deadline(self, flow: Flow) -> float:
+        """When `flow`'s time is over, as far as it is known now."""
+        splice = flow.splice
+        assert splice is not None
+        return (splice.state_since if self._is_short_lived(flow) else splice.last_seen) + self._timeout_s(flow)
+
+    def _schedule(self, flow: Flow, deadline: float, now: float) -> None:
+        if self._is_short_lived(flow):
+            self._context.timers.schedule(flow, deadline)
+        else:
+            self._context.schedule_idle(flow, deadline, now)
+
     def _note_state(self, flow: Flow, now: float) -> None:
-        flow.state_since = now
+        assert flow.splice is not None
+        flow.splice.state_since = now
         if flow.state in SUPERSEDABLE:
             self._context.flows.retire(flow)
         else:
             self._context.flows.revive(flow)
-        deadline = now + self._timeout_s(flow)
         if flow.delivery is not None and flow.state is not State.TRANSITORY:
             # While a RST stands unrefuted nothing is repeated; should it prove forged, all is taken up again.
-            deadline = min(deadline, flow.delivery.deadline)
-        self._context.timers.schedule(flow, deadline)
+            self._context.timers.schedule(flow, min(now + self._timeout_s(flow), flow.delivery.deadline))
+        else:
+            self._schedule(flow, now + self._timeout_s(flow), now)
 
     def _timeout_s(self, flow: Flow) -> float:
         timeouts = self._context.config.timeouts
@@ -175,21 +197,21 @@ class Spliced:
         """Ask both sides whether they are still there (RFC 6146 §3.5.2.3), as a keep-alive does (RFC 9293 §3.8.4)."""
         assert flow.splice is not None
         flow.advance(Happening.TIMED_OUT)
-        flow.heard = 0
+        flow.splice.has_client_answered = flow.splice.has_backend_answered = False
         flow.fast = None
         self._send_to_both(flow, tcp.ACK, offset=-1)
         self._note_state(flow, now)
 
     def _send_to_both(self, flow: Flow, flags: int, offset: int) -> None:
         """Send each side a segment at `offset` from what it expects next, in the other side's name."""
-        splice = flow.splice
+        splice, from_backend = flow.splice, flow.from_backend
         assert splice is not None
-        assert flow.from_backend is not None
+        assert from_backend is not None
         has_ack = bool(flags & tcp.ACK)
         backend_next, client_next = splice.client_acked, sequence.add(splice.backend_acked, splice.seq_delta)
         client_has_timestamps = splice.has_timestamps or bool(splice.INSERTED_BYTES)
         for endpoints, seq, ack, has_timestamps in (
-            (flow.from_backend.reversed, backend_next, splice.backend_acked, splice.has_timestamps),
+            (from_backend.reversed, backend_next, splice.backend_acked, splice.has_timestamps),
             (flow.from_client.reversed, client_next, splice.client_acked, client_has_timestamps),
         ):
             # The option has to be there, its value need not be right: a probe that fails RFC 7323 §5.3's test is answered too.
@@ -199,7 +221,7 @@ class Spliced:
                 seq=sequence.add(seq, offset),
                 ack=ack if has_ack else 0,
                 flags=flags,
-                window=flow.opening_window if has_ack else 0,
+                window=splice.opening_window if has_ack else 0,
                 options=tcp.build_options(TcpOptions(timestamps=timestamps)),
             )
             self._context.send(packet)
@@ -231,11 +253,12 @@ class Spliced:
 
     def _answer_repeated_syn_ack(self, flow: Flow, segment: Segment) -> None:
         """The backend has not seen the end of its handshake: say it again, to the backend alone (RFC 9293 §3.10.7.4)."""
-        header, timestamps = segment.header, segment.options.timestamps
-        is_repeat = header.seq == flow.backend_isn and header.ack == sequence.add(flow.client_isn, 1)
+        header, timestamps, splice = segment.header, segment.options.timestamps, flow.splice
+        assert splice is not None
+        is_repeat = header.seq == splice.backend_isn and header.ack == sequence.add(splice.client_isn, 1)
         if not header.flags & tcp.ACK or not is_repeat:
             raise Dropped(DropReason.UNEXPECTED, "another SYN from the backend of a spliced flow")
-        has_timestamps = flow.splice is not None and flow.splice.has_timestamps and timestamps is not None
+        has_timestamps = splice.has_timestamps and timestamps is not None
         # What it echoes is the latest TSval it knows of the client: the one that an ACK of the same time would carry.
         options = TcpOptions(timestamps=(timestamps[1], timestamps[0]) if has_timestamps and timestamps else None)
         self._context.send(
@@ -244,16 +267,16 @@ class Spliced:
                 seq=header.ack,
                 ack=sequence.add(header.seq, 1),
                 flags=tcp.ACK,
-                window=flow.opening_window,
+                window=splice.opening_window,
                 options=tcp.build_options(options),
             )
         )
 
     def _give_up(self, flow: Flow, now: float) -> None:
         """The backend never acknowledged bytes that the client has forgotten: the connection cannot be made whole."""
-        delivery = flow.delivery
+        delivery, from_backend = flow.delivery, flow.from_backend
         assert delivery is not None
-        assert flow.from_backend is not None
-        self._context.send(build_segment(flow.from_backend.reversed, seq=delivery.start, ack=0, flags=tcp.RST))
+        assert from_backend is not None
+        self._context.send(build_segment(from_backend.reversed, seq=delivery.start, ack=0, flags=tcp.RST))
         self._context.send(delivery.client_reset)
         self._context.close(flow, CloseReason.UNDELIVERED, now)

@@ -15,26 +15,24 @@ machine's own byte order, without padding: the file never leaves the machine.
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from mmap import mmap
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, overload
 
 VERSION: Final = 1  # of this layout: a process that knows another one leaves the records alone
 RECORD_BYTES: Final = 256
 PAGE_RECORDS: Final = 4096
 PAGE_BYTES: Final = RECORD_BYTES * PAGE_RECORDS
 
-STATE_AT: Final = 0
-FLAGS_AT: Final = 1
+_STATE_AT: Final = 0
+_FLAGS_AT: Final = 1
 _CHECKSUM_AT: Final = 4
-STATE_SINCE_AT: Final = 8
-_TRAFFIC_AT: Final = 16
 _CONSTANTS_AT: Final = 64
 _CONSTANTS_END: Final = 250
-CLIENT_TSVAL_AT: Final = 250
 
-NUMBER: Final = struct.Struct("=I")
-TIME: Final = struct.Struct("=d")
-_TRAFFIC: Final = struct.Struct("=IQQdIQQ")
+_BYTE: Final = struct.Struct("=B")
+_SHORT: Final = struct.Struct("=H")
+_NUMBER: Final = struct.Struct("=I")
+_LONG: Final = struct.Struct("=Q")
+_TIME: Final = struct.Struct("=d")
 _CONSTANTS: Final = struct.Struct("=IIHHHHHHHHbbBxH8s32sIIHdIB93s")
 
 # What the fast path reads and writes of a record, each in one go.
@@ -54,7 +52,17 @@ _LONGEST_HOSTNAME: Final = 93
 _NO_HOSTNAME: Final = 0xFF
 _FREE: Final = 0
 
-Memory: TypeAlias = mmap | bytearray
+
+class Memory(Protocol):
+    """Bytes that can be written: a bytearray, or a file that is mapped."""
+
+    def __buffer__(self, flags: int, /) -> memoryview: ...
+    def __len__(self) -> int: ...
+    @overload
+    def __getitem__(self, at: int, /) -> int: ...
+    @overload
+    def __getitem__(self, at: slice, /) -> bytes | bytearray: ...
+    def __setitem__(self, at: int, value: int, /) -> None: ...
 
 
 class Constants(NamedTuple):
@@ -89,16 +97,103 @@ class Constants(NamedTuple):
     hostname: str | None
 
 
-class Traffic(NamedTuple):
-    """The fields that each packet changes, in the order of their bytes."""
+class Recorded(Protocol):
+    """What the descriptors below read from: an object that knows its record."""
 
-    backend_acked: int
-    packets_to_backend: int
-    bytes_to_backend: int
-    last_seen: float
-    client_acked: int
-    packets_to_client: int
-    bytes_to_client: int
+    memory: Memory
+    at: int
+
+
+class Constant:
+    """A number that never changes, as an attribute: `layout` at `offset`."""
+
+    __slots__ = ("_layout", "_offset")
+
+    def __init__(self, layout: struct.Struct, offset: int) -> None:
+        self._layout = layout
+        self._offset = offset
+
+    def __get__(self, owner: Recorded, _kind: object = None) -> int:
+        value: int = self._layout.unpack_from(owner.memory, owner.at + self._offset)[0]
+        return value
+
+
+class Number(Constant):
+    """A number that changes, likewise."""
+
+    __slots__ = ()
+
+    def __set__(self, owner: Recorded, value: int) -> None:
+        self._layout.pack_into(owner.memory, owner.at + self._offset, value)
+
+
+class Time:
+    """A moment in seconds of the engine's clock, likewise."""
+
+    __slots__ = ("_offset",)
+
+    def __init__(self, offset: int) -> None:
+        self._offset = offset
+
+    def __get__(self, owner: Recorded, _kind: object = None) -> float:
+        value: float = _TIME.unpack_from(owner.memory, owner.at + self._offset)[0]
+        return value
+
+    def __set__(self, owner: Recorded, value: float) -> None:
+        _TIME.pack_into(owner.memory, owner.at + self._offset, value)
+
+
+class Flag:
+    """One bit of the flags, likewise."""
+
+    __slots__ = ("_mask",)
+
+    def __init__(self, mask: int) -> None:
+        self._mask = mask
+
+    def __get__(self, owner: Recorded, _kind: object = None) -> bool:
+        return bool(owner.memory[owner.at + _FLAGS_AT] & self._mask)
+
+    def __set__(self, owner: Recorded, is_set: bool) -> None:
+        flags = owner.memory[owner.at + _FLAGS_AT]
+        owner.memory[owner.at + _FLAGS_AT] = flags | self._mask if is_set else flags & ~self._mask
+
+
+class Fields:
+    """Single fields of the record at `at` in `memory`, as attributes; for the paths that need not be fast.
+
+    `state` is a code, 0 for a record that is free. `is_owed` says that the client was relieved of bytes that the backend has
+    not acknowledged; the bytes themselves are nowhere but in the process.
+    """
+
+    __slots__ = ()
+
+    state = Number(_BYTE, _STATE_AT)
+    was_reset_by_client = Flag(1)
+    has_client_answered = Flag(2)
+    has_backend_answered = Flag(4)
+    is_owed = Flag(8)
+    state_since = Time(8)
+    backend_acked = Number(_NUMBER, 16)
+    packets_to_backend = Number(_LONG, 20)
+    bytes_to_backend = Number(_LONG, 28)
+    last_seen = Time(36)
+    client_acked = Number(_NUMBER, 44)
+    packets_to_client = Number(_LONG, 48)
+    bytes_to_client = Number(_LONG, 56)
+    seq_delta = Constant(_NUMBER, 64)
+    max_to_backend = Constant(_SHORT, 82)
+    unfragmented_to_backend = Constant(_SHORT, 84)
+    max_to_client = Constant(_SHORT, 86)
+    client_isn = Constant(_NUMBER, 134)
+    backend_isn = Constant(_NUMBER, 138)
+    opening_window = Constant(_SHORT, 142)
+    clock_origin = Constant(_NUMBER, 152)
+    client_tsval = Number(_NUMBER, 250)
+
+    def clear_flags(self: Recorded) -> None:
+        """Take all flags back."""
+        self.memory[self.at + _FLAGS_AT] = 0
 
 
 def write_constants(memory: Memory, at: int, constants: Constants) -> None:
@@ -107,26 +202,21 @@ def write_constants(memory: Memory, at: int, constants: Constants) -> None:
     has_room = constants.hostname is not None and len(encoded) <= _LONGEST_HOSTNAME
     length = len(encoded) if has_room else _NO_HOSTNAME
     _CONSTANTS.pack_into(memory, at + _CONSTANTS_AT, *constants[:-1], length, encoded if has_room else b"")
-    NUMBER.pack_into(memory, at + _CHECKSUM_AT, _checksum(memory, at))
+    _NUMBER.pack_into(memory, at + _CHECKSUM_AT, _checksum(memory, at))
 
 
 def read_constants(memory: Memory, at: int) -> Constants | None:
     """The constants of the record at `at`; None where their checksum does not fit."""
-    if NUMBER.unpack_from(memory, at + _CHECKSUM_AT)[0] != _checksum(memory, at):
+    if _NUMBER.unpack_from(memory, at + _CHECKSUM_AT)[0] != _checksum(memory, at):
         return None
+    return get_constants(memory, at)
+
+
+def get_constants(memory: Memory, at: int) -> Constants:
+    """The same of a record that is known to be whole."""
     *fields, length, encoded = _CONSTANTS.unpack_from(memory, at + _CONSTANTS_AT)
     hostname = None if length == _NO_HOSTNAME else encoded[:length].decode("ascii", "replace")
-    return Constants(*fields, hostname)
-
-
-def write_traffic(memory: Memory, at: int, traffic: Traffic) -> None:
-    """Write `traffic` into the record at `at`."""
-    _TRAFFIC.pack_into(memory, at + _TRAFFIC_AT, *traffic)
-
-
-def read_traffic(memory: Memory, at: int) -> Traffic:
-    """The traffic of the record at `at`."""
-    return Traffic(*_TRAFFIC.unpack_from(memory, at + _TRAFFIC_AT))
+    return Constants._make((*fields, hostname))
 
 
 def _checksum(memory: Memory, at: int) -> int:
@@ -155,7 +245,7 @@ class Page:
 
     def occupied(self) -> list[int]:
         """Where the records lie whose state is not 0."""
-        states = self.memory[STATE_AT::RECORD_BYTES]
+        states = self.memory[_STATE_AT::RECORD_BYTES]
         return [index * RECORD_BYTES for index, state in enumerate(states) if state != _FREE]
 
     def take(self) -> int | None:
@@ -170,7 +260,7 @@ class Page:
 
     def release(self, at: int) -> None:
         """Erase the record at `at` and have it free again."""
-        self.memory[at + STATE_AT] = _FREE
+        self.memory[at + _STATE_AT] = _FREE
         self._free.append(at)
 
 
@@ -206,10 +296,9 @@ class Records:
             page.has_room = False
             self._roomy.pop()
 
-    def release(self, place: Place) -> None:
-        """Erase what lies there and have the place free again."""
-        page = place.page
-        page.release(place.at)
+    def release(self, page: Page, at: int) -> None:
+        """Erase what lies at that place and have it free again."""
+        page.release(at)
         self.unkept -= not page.is_kept
         if not page.has_room:
             page.has_room = True

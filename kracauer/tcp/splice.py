@@ -14,9 +14,26 @@ pack each way, and never touch the payload. They are written flat on purpose; th
 """
 
 import struct
-from typing import Final
+from typing import Final, Self, TypedDict
 
 from kracauer.tcp import sequence
+from kracauer.tcp.record import (
+    HAS_TIMESTAMPS,
+    MAKES_TIMESTAMPS,
+    READ_TO_BACKEND,
+    READ_TO_BACKEND_AT,
+    READ_TO_CLIENT,
+    READ_TO_CLIENT_AT,
+    WRITE_TO_BACKEND,
+    WRITE_TO_BACKEND_AT,
+    WRITE_TO_CLIENT,
+    WRITE_TO_CLIENT_AT,
+    Constants,
+    Fields,
+    Place,
+    get_constants,
+    write_constants,
+)
 from kracauer.translate.identification import Identifications
 from kracauer.wire import vnet_hdr
 from kracauer.wire.buffer import Frame
@@ -55,15 +72,21 @@ V6_TCP_AT: Final = 70
 # count, for the same reason.
 _DF_ABOVE: Final = 1260
 MAX_TOTAL_LENGTH: Final = 0xFFFF
+IPV6_GROWTH: Final = 20  # how much longer an IPv6 header is than an IPv4 one
+# How far from what was acknowledged a segment may lie to be believed: what the largest windows in use have in flight.
+BELIEVABLE_WINDOW: Final = 1 << 24
 
 
-class Splice:
-    """One joined flow: addresses, ports and deltas, the traffic it has carried, and how long ago.
+class SizeLimits(TypedDict):
+    """The largest packets that may pass, in bytes of their IPv4 form; with DF clear only `unfragmented_to_backend` bytes do."""
 
-    `v4_addresses` is service then client (8 bytes), as packets to the client have them; `v6_addresses` mapped then backend (32
-    bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves; towards the client it
-    may be negative: to the right. `max_to_*` are the largest packets that may pass, in bytes of their IPv4 form; with DF clear
-    only `unfragmented_to_backend` bytes do.
+    max_to_backend: int
+    max_to_client: int
+    unfragmented_to_backend: int
+
+
+class Splice(Fields):
+    """One joined flow: addresses, ports and deltas, the traffic it has carried, and how long ago; all of it in its record.
 
     `backend_acked` is the last acknowledgment number sent to the backend, `client_acked` the last one sent to the client, each
     in its receiver's own numbers: what a probe or a RST is held against.
@@ -71,40 +94,24 @@ class Splice:
 
     INSERTED_BYTES = 0  # how much longer a packet to the client gets than its translation alone makes it
 
-    __slots__ = (
-        "_identifications",
-        "_sum_to_backend",
-        "_sum_to_client",
-        "_sum_v4",
-        "_sum_v6",
-        "backend_acked",
-        "backend_port",
-        "bytes_to_backend",
-        "bytes_to_client",
-        "client_acked",
-        "has_timestamps",
-        "last_seen",
-        "max_to_backend",
-        "max_to_client",
-        "packets_to_backend",
-        "packets_to_client",
-        "seq_delta",
-        "service_port",
-        "ts_delta",
-        "unfragmented_to_backend",
-        "v4_addresses",
-        "v6_addresses",
-        "window_shift_to_backend",
-        "window_shift_to_client",
-    )
+    __slots__ = ("_identifications", "at", "memory", "page")
 
-    def __init__(  # noqa: PLR0913  a handful of integers is what a flow is
-        self,
+    def __init__(self, place: Place, identifications: Identifications) -> None:
+        self.page, self.at = place
+        self.memory = self.page.memory
+        self._identifications = identifications
+
+    @classmethod
+    def begin(  # noqa: PLR0913  a handful of integers is what a flow is
+        cls,
+        place: Place,
+        identifications: Identifications,
         *,
         v4_addresses: bytes,
         v6_addresses: bytes,
         service_port: int,
         backend_port: int,
+        client_port: int,
         seq_delta: int,
         ts_delta: int,
         has_timestamps: bool,
@@ -115,32 +122,76 @@ class Splice:
         max_to_backend: int,
         max_to_client: int,
         unfragmented_to_backend: int,
-        identifications: Identifications,
         now: float,
-    ) -> None:
-        self.v4_addresses = v4_addresses
-        self.v6_addresses = v6_addresses
-        self.service_port = service_port
-        self.backend_port = backend_port
-        self.seq_delta = seq_delta & _MASK
-        self.ts_delta = ts_delta & _MASK
-        self.window_shift_to_backend = window_shift_to_backend
-        self.window_shift_to_client = window_shift_to_client
-        self.last_seen = now
-        self.packets_to_backend = self.packets_to_client = 0
-        self.bytes_to_backend = self.bytes_to_client = 0
-        self._identifications = identifications
-        self.max_to_backend = max_to_backend
-        self.max_to_client = max_to_client
-        self.unfragmented_to_backend = unfragmented_to_backend
-        self.has_timestamps = has_timestamps
-        self.backend_acked = backend_acked
-        self.client_acked = client_acked
-        self._sum_v4 = word_sum(v4_addresses)
-        self._sum_v6 = word_sum(v6_addresses)
-        # What the TCP checksum sees of addresses and ports: removed minus added (RFC 1624 §3).
-        self._sum_to_backend = self._sum_v4 + service_port - self._sum_v6 - backend_port
-        self._sum_to_client = -self._sum_to_backend
+        client_isn: int = 0,
+        backend_isn: int = 0,
+        opening_window: int = 0,
+        created: float | None = None,
+        hostname: str | None = None,
+    ) -> Self:
+        """Write the record of a new flow at `place`; it counts as free until its `state` is set.
+
+        `v4_addresses` is service then client (8 bytes), as packets to the client have them; `v6_addresses` mapped then backend
+        (32 bytes), as packets to the backend have them. `window_shift_*` is how far left a window field moves; towards the
+        client it may be negative: to the right. `max_to_*` are the largest packets that may pass, in bytes of their IPv4 form;
+        with DF clear only `unfragmented_to_backend` bytes do.
+        """
+        sum_v4, sum_v6 = word_sum(v4_addresses), word_sum(v6_addresses)
+        constants = Constants(
+            seq_delta=seq_delta & _MASK,
+            ts_delta=ts_delta & _MASK,
+            address_difference=(sum_v6 - sum_v4) % MODULUS,
+            # What the TCP checksum sees of addresses and ports: removed minus added (RFC 1624 §3).
+            whole_difference=(sum_v4 + service_port - sum_v6 - backend_port) % MODULUS,
+            service_port=service_port,
+            backend_port=backend_port,
+            client_port=client_port,
+            max_to_backend=max_to_backend,
+            unfragmented_to_backend=unfragmented_to_backend,
+            max_to_client=max_to_client - cls.INSERTED_BYTES,
+            window_shift_to_backend=window_shift_to_backend,
+            window_shift_to_client=window_shift_to_client,
+            kind=(HAS_TIMESTAMPS if has_timestamps else 0) | (MAKES_TIMESTAMPS if cls.INSERTED_BYTES else 0),
+            sum_v4=sum_v4,
+            v4_addresses=v4_addresses,
+            v6_addresses=v6_addresses,
+            client_isn=client_isn,
+            backend_isn=backend_isn,
+            opening_window=opening_window,
+            created=now if created is None else created,
+            clock_origin=0,
+            hostname=hostname,
+        )
+        write_constants(place.page.memory, place.at, constants)
+        splice = cls(place, identifications)
+        splice.clear_flags()
+        splice.backend_acked, splice.client_acked = backend_acked, client_acked
+        splice.packets_to_backend = splice.packets_to_client = splice.bytes_to_backend = splice.bytes_to_client = 0
+        splice.last_seen = splice.state_since = now
+        return splice
+
+    @property
+    def constants(self) -> Constants:
+        """All that never changes of the flow."""
+        return get_constants(self.memory, self.at)
+
+    @property
+    def has_timestamps(self) -> bool:
+        """Whether both ends speak timestamps of their own."""
+        return bool(self.constants.kind & HAS_TIMESTAMPS)
+
+    def may_be_next(self, seq: int) -> bool:
+        """Whether a client's segment at `seq` may belong to this connection, as far as the backend has acknowledged it."""
+        return abs(sequence.distance(self.client_acked, seq)) <= BELIEVABLE_WINDOW
+
+    def limit(self, *, max_to_backend: int, max_to_client: int, unfragmented_to_backend: int) -> None:
+        """Have other sizes pass from now on, as in `begin`."""
+        changed = self.constants._replace(
+            max_to_backend=max_to_backend,
+            max_to_client=max_to_client - self.INSERTED_BYTES,
+            unfragmented_to_backend=unfragmented_to_backend,
+        )
+        write_constants(self.memory, self.at, changed)
 
     def to_backend(self, frame: Frame, now: float, *, vetted: bool = False) -> memoryview | None:
         """Rewrite the client's IPv4 packet in `frame` for the backend; returns the result, vnet header first, borrowing it.
@@ -168,6 +219,11 @@ class Splice:
         ):
             return None
 
+        memory, at = self.memory, self.at
+        (
+            packets, size_so_far, seq_delta, ts_delta, address_difference, whole_difference, backend_port,
+            max_to_backend, unfragmented_to_backend, window_shift, v6_addresses,
+        ) = READ_TO_BACKEND.unpack_from(memory, at + READ_TO_BACKEND_AT)  # fmt: skip
         vnet_flags = buffer[_VNET_AT]
         gso_type = buffer[_VNET_AT + 1]
         if vnet_flags & 1 or gso_type:
@@ -178,7 +234,7 @@ class Splice:
             size = gso_size + data_at - _PACKET_AT if gso_type else total_length
         else:
             size = total_length
-        if size > self.unfragmented_to_backend and (size > self.max_to_backend or not fragment & DONT_FRAGMENT) and not vetted:
+        if size > unfragmented_to_backend and (size > max_to_backend or not fragment & DONT_FRAGMENT) and not vetted:
             return None
         if vnet_flags & 1:
             VNET.pack_into(buffer, 0, 1, gso_type and gso_type + 3, data_at - 10, gso_size, 40, 16)
@@ -187,31 +243,33 @@ class Splice:
 
         removed = ack + window
         if offset_flags & ACK:
-            ack = self.backend_acked = (ack - self.seq_delta) & _MASK
-        if self.window_shift_to_backend:
-            window = min(window << self.window_shift_to_backend, 0xFFFF)
+            ack = backend_acked = (ack - seq_delta) & _MASK
+        else:
+            backend_acked = self.backend_acked
+        if window_shift:
+            window = min(window << window_shift, 0xFFFF)
         removed -= ack + window
         if data_at == _V4_TCP_AT + 32 and (stamps := _PADDED_TIMESTAMPS.unpack_from(buffer, 70))[0] == _PADDING:
             _, tsval, tsecr = stamps
             removed += tsecr
-            tsecr = (tsecr - self.ts_delta) & _MASK
+            tsecr = (tsecr - ts_delta) & _MASK
             removed -= tsecr
             TIMESTAMPS.pack_into(buffer, 74, tsval, tsecr)
         elif data_at != _V4_TCP_AT + 20:
-            removed += _shift_options(buffer, 70, data_at, -self.seq_delta, 0, -self.ts_delta)
+            removed += _shift_options(buffer, 70, data_at, -seq_delta, 0, -ts_delta)
 
         if vnet_flags & 1:
-            checksum = (checksum + self._sum_v6 - self._sum_v4) % MODULUS
+            checksum = (checksum + address_difference) % MODULUS
         else:
-            checksum = (checksum + self._sum_to_backend + removed) % MODULUS
+            checksum = (checksum + whole_difference + removed) % MODULUS
         _PUT_V6_TCP.pack_into(
             buffer, 10,
-            0x60000000 | tos << 20, total_length - 20, 6, ttl - 1, self.v6_addresses,
-            client_port, self.backend_port, seq, ack, offset_flags, window, checksum,
+            0x60000000 | tos << 20, total_length - 20, 6, ttl - 1, v6_addresses,
+            client_port, backend_port, seq, ack, offset_flags, window, checksum,
         )  # fmt: skip
-        self.last_seen = now
-        self.packets_to_backend += 1
-        self.bytes_to_backend += end - data_at
+        WRITE_TO_BACKEND.pack_into(
+            memory, at + WRITE_TO_BACKEND_AT, backend_acked, packets + 1, size_so_far + end - data_at, now
+        )
         return frame.view[0:end]
 
     def to_client(self, frame: Frame, now: float, *, vetted: bool = False) -> memoryview | None:
@@ -235,6 +293,11 @@ class Splice:
         ):
             return None
 
+        memory, at = self.memory, self.at
+        (
+            packets, size_so_far, seq_delta, ts_delta, address_difference, whole_difference, service_port,
+            max_to_client, window_shift, sum_v4, v4_addresses,
+        ) = READ_TO_CLIENT.unpack_from(memory, at + READ_TO_CLIENT_AT)  # fmt: skip
         vnet_flags = buffer[_VNET_AT]
         gso_type = buffer[_VNET_AT + 1]
         if vnet_flags & 1 or gso_type:
@@ -244,7 +307,7 @@ class Splice:
             size = gso_size + data_at - 50 if gso_type else total_length
         else:
             size, gso_size = total_length, 0
-        if size > self.max_to_client and not vetted:
+        if size > max_to_client and not vetted:
             return None
         if vnet_flags & 1:
             VNET.pack_into(buffer, 40, 1, gso_type and gso_type - 3, data_at - 50, gso_size, 20, 16)
@@ -252,24 +315,23 @@ class Splice:
             buffer[40:50] = _NO_VNET
 
         removed = seq + window
-        seq = (seq + self.seq_delta) & _MASK
-        shift = self.window_shift_to_client
-        if shift:
-            window = min(window << shift, 0xFFFF) if shift > 0 else window >> -shift
+        seq = (seq + seq_delta) & _MASK
+        if window_shift:
+            window = min(window << window_shift, 0xFFFF) if window_shift > 0 else window >> -window_shift
         removed -= seq + window
         if data_at == V6_TCP_AT + 32 and (stamps := _PADDED_TIMESTAMPS.unpack_from(buffer, 90))[0] == _PADDING:
             _, tsval, tsecr = stamps
             removed += tsval
-            tsval = (tsval + self.ts_delta) & _MASK
+            tsval = (tsval + ts_delta) & _MASK
             removed -= tsval
             TIMESTAMPS.pack_into(buffer, 94, tsval, tsecr)
         elif data_at != V6_TCP_AT + 20:
-            removed += _shift_options(buffer, 90, data_at, 0, self.ts_delta, 0)
+            removed += _shift_options(buffer, 90, data_at, 0, ts_delta, 0)
 
         if vnet_flags & 1:
-            checksum = (checksum + self._sum_v4 - self._sum_v6) % MODULUS
+            checksum = (checksum - address_difference) % MODULUS
         else:
-            checksum = (checksum + self._sum_to_client + removed) % MODULUS
+            checksum = (checksum - whole_difference + removed) % MODULUS
         tos = version_class_label >> 20 & 0xFF
         if size > _DF_ABOVE:
             fragment, identification = DONT_FRAGMENT, 0
@@ -277,17 +339,14 @@ class Splice:
             fragment = 0
             identification = self._identifications.take((end - data_at) // gso_size + 1 if gso_size else 1)
         time_protocol = (hop_limit - 1) << 8 | 6
-        ip_checksum = -(0x4500 + tos + total_length + identification + fragment + time_protocol + self._sum_v4) % MODULUS
+        ip_checksum = -(0x4500 + tos + total_length + identification + fragment + time_protocol + sum_v4) % MODULUS
         _PUT_V4_TCP.pack_into(
             buffer, 50,
-            0x45, tos, total_length, identification, fragment, hop_limit - 1, 6, ip_checksum, self.v4_addresses,
-            self.service_port, client_port, seq, ack, offset_flags, window, checksum,
+            0x45, tos, total_length, identification, fragment, hop_limit - 1, 6, ip_checksum, v4_addresses,
+            service_port, client_port, seq, ack, offset_flags, window, checksum,
         )  # fmt: skip
-        if offset_flags & ACK:
-            self.client_acked = ack
-        self.last_seen = now
-        self.packets_to_client += 1
-        self.bytes_to_client += end - data_at
+        client_acked = ack if offset_flags & ACK else self.client_acked
+        WRITE_TO_CLIENT.pack_into(memory, at + WRITE_TO_CLIENT_AT, now, client_acked, packets + 1, size_so_far + end - data_at)
         return frame.view[40:end]
 
 

@@ -67,6 +67,18 @@ TABLE: Final[Mapping[State, Mapping[Happening, State]]] = MappingProxyType(
 SPLICED: Final = frozenset(
     (State.ESTABLISHED, State.CLIENT_FIN, State.BACKEND_FIN, State.BOTH_FIN, State.TRANSITORY, State.PROBING)
 )
+# What stands for them in a record; never to be given another meaning without another version of the record.
+CODES: Final[Mapping[State, int]] = MappingProxyType(
+    {
+        State.ESTABLISHED: 1,
+        State.CLIENT_FIN: 2,
+        State.BACKEND_FIN: 3,
+        State.BOTH_FIN: 4,
+        State.TRANSITORY: 5,
+        State.PROBING: 6,
+    }
+)
+BY_CODE: Final[Mapping[int, State]] = MappingProxyType({code: state for state, code in CODES.items()})
 # Either end may have forgotten a connection in these states, so a new one may take its addresses and ports.
 # Deviation: RFC 7857 §2.2 keeps a session four minutes after a RST. It is kept so unless its place or its addresses and ports
 # are needed: what is left of it serves stragglers, what takes its place a client that waits.

@@ -4,6 +4,7 @@ from typing import Final
 
 from kracauer.errors import ParseError
 from kracauer.tcp import sequence
+from kracauer.tcp.record import write_constants
 from kracauer.tcp.splice import MAX_TOTAL_LENGTH, TIMESTAMP_LAYOUT, TIMESTAMPS, V6_TCP_AT, VNET, Splice
 from kracauer.wire.buffer import Frame
 from kracauer.wire.checksum import MODULUS, update, word_sum
@@ -22,12 +23,12 @@ class TimestampingSplice(Splice):
 
     INSERTED_BYTES = len(TIMESTAMP_LAYOUT) + TIMESTAMPS.size
 
-    __slots__ = ("_clock_origin", "client_tsval")
+    __slots__ = ()
 
     def start_clock(self, tsval: int, client_tsval: int, now: float) -> None:
         """Show `tsval`, what the SYN-ACK promised, at `now`, and a millisecond more each millisecond; echo `client_tsval`."""
-        self.max_to_client -= self.INSERTED_BYTES
-        self._clock_origin = tsval - int(now * 1000)
+        origin = (tsval - int(now * 1000)) & sequence.MASK
+        write_constants(self.memory, self.at, self.constants._replace(clock_origin=origin))
         self.client_tsval = client_tsval
 
     def to_backend(self, frame: Frame, now: float, *, vetted: bool = False) -> memoryview | None:
@@ -57,7 +58,7 @@ class TimestampingSplice(Splice):
         if len(options) > _MAX_OPTIONS - 12:
             # Only SACK makes options this long: three blocks and the timestamps are what 40 bytes hold (RFC 2018 §3).
             options = _first_sack_blocks(options)
-        added = TIMESTAMP_LAYOUT + TIMESTAMPS.pack((self._clock_origin + int(now * 1000)) & sequence.MASK, self.client_tsval)
+        added = TIMESTAMP_LAYOUT + TIMESTAMPS.pack((self.clock_origin + int(now * 1000)) & sequence.MASK, self.client_tsval)
         return _replace_options(frame, data_at, added + options)
 
 

@@ -10,6 +10,8 @@ from packets import FLAGS, Packet, build
 from script import Conversation, backend_side, client_side
 
 from kracauer.events import PacketDropped
+from kracauer.tcp.record import RECORD_BYTES
+from kracauer.tcp.splice import Splice
 from kracauer.translate.identification import Identifications
 from kracauer.wire.buffer import Frame
 
@@ -69,6 +71,8 @@ def snapshot(value: Any, depth: int = 0) -> Any:
         return value
     if isinstance(value, bytearray):
         return bytes(value)
+    if isinstance(value, Splice):
+        return bytes(value.memory[value.at : value.at + RECORD_BYTES])
     if isinstance(value, list | tuple):
         return [snapshot(item, depth + 1) for item in value]
     names = [name for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]

@@ -7,6 +7,7 @@ import splice_twin as twin
 from hypothesis import strategies as st
 from splice_twin import Deltas
 
+from kracauer.tcp.record import Records
 from kracauer.tcp.splice import Splice
 from kracauer.tcp.timestamping import TimestampingSplice
 from kracauer.translate.identification import Identifications
@@ -61,7 +62,9 @@ def _make(
     max_to_client: int,
     unfragmented_to_backend: int,
 ) -> AnySplice:
-    return kind(
+    return kind.begin(
+        Records().take(),
+        Identifications(first_identification),
         v4_addresses=deltas.service + deltas.client,
         v6_addresses=deltas.mapped + deltas.backend,
         service_port=deltas.service_port,
@@ -76,7 +79,7 @@ def _make(
         max_to_backend=max_to_backend,
         max_to_client=max_to_client,
         unfragmented_to_backend=unfragmented_to_backend,
-        identifications=Identifications(first_identification),
+        client_port=0,
         now=0.0,
     )
 

@@ -183,7 +183,7 @@ def test_a_packet_that_the_option_would_make_too_large_is_left_alone(vetted: boo
 def test_the_option_counts_towards_what_fits_the_way_to_the_client() -> None:
     for payload_length, passes in ((1500 - 20 - 20 - 12, True), (1500 - 20 - 20 - 11, False)):
         splice = make_timestamping_splice(PLAIN)
-        splice.max_to_client = 1500
+        splice.limit(max_to_backend=0xFFFF, max_to_client=1500, unfragmented_to_backend=0xFFFF)
         splice.start_clock(5000, 77, 100.0)
         frame = Frame(from_backend(PLAIN, HEADER, bytes(payload_length)))
         assert (splice.to_client(frame, 100.0) is not None) is passes
