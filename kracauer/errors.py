@@ -72,10 +72,13 @@ class DropReason(StrEnum):
     AUTHENTICATED_SYN = "authenticated_syn"
     TABLE_FULL = "table_full"
     CLIENT_FULL = "client_full"
+    CLIENT_RATE = "client_rate"
+    UNPROVEN_FULL = "unproven_full"
     OUT_OF_WINDOW = "out_of_window"
     UNEXPECTED = "unexpected"
     RATE_LIMITED = "rate_limited"
     HELD_BYTES_FULL = "held_bytes_full"
+    DENIED = "denied"
 
 
 class IcmpAnswer(NamedTuple):

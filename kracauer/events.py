@@ -41,6 +41,7 @@ class RefusalReason(StrEnum):
     NO_HOSTNAME = "no_hostname"
     MALFORMED = "malformed"
     EMPTY = "empty"  # the client closed before it said anything
+    DENIED = "denied"  # the name is not for this client
 
 
 @dataclass(frozen=True, slots=True)

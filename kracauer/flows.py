@@ -1,7 +1,7 @@
 """Flows and the table that finds them: by the client's 12 bytes or the backend's 36, cut from the packet as they stand."""
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -132,10 +132,14 @@ class Flow:
 
 
 class FlowTable:
-    """At most `capacity` flows; look-ups are single dictionary accesses on `by_client` and `by_backend`."""
+    """At most `capacity` flows; look-ups are single dictionary accesses on `by_client` and `by_backend`.
 
-    def __init__(self, capacity: int) -> None:
+    `note_live` is called with each flow that becomes one (1) or ceases to be one (-1) that is in the table and not retired.
+    """
+
+    def __init__(self, capacity: int, note_live: Callable[[Flow, int], None] | None = None) -> None:
         self.capacity = capacity
+        self._note_live: Callable[[Flow, int], None] = (lambda _flow, _change: None) if note_live is None else note_live
         self.by_client: dict[bytes, Flow] = {}
         self.by_backend: dict[bytes, Flow] = {}
         self._retired: dict[Flow, None] = {}
@@ -160,6 +164,7 @@ class FlowTable:
         """Have `flow` found by its client's packets; raises ValueError when another one holds that key."""
         if self.by_client.setdefault(flow.client_key, flow) is not flow:
             raise ValueError("another flow holds this client key")
+        self._note_live(flow, 1)
 
     def bind(self, flow: Flow, from_backend: Endpoints) -> None:
         """Have `flow` found by its backend's packets too, and by those of no earlier one; raises ValueError when taken."""
@@ -177,14 +182,23 @@ class FlowTable:
 
     def retire(self, flow: Flow) -> None:
         """Mark `flow` as one that is kept for stragglers only and may make room for a new one."""
-        self._retired[flow] = None
+        if flow not in self._retired:
+            self._retired[flow] = None
+            self._note_live(flow, -1)
+
+    def is_retired(self, flow: Flow) -> bool:
+        """Whether `flow` bears that mark."""
+        return flow in self._retired
 
     def revive(self, flow: Flow) -> None:
         """Take that mark back."""
-        self._retired.pop(flow, None)
+        if flow in self._retired:
+            del self._retired[flow]
+            self._note_live(flow, 1)
 
     def remove(self, flow: Flow) -> None:
         """Forget `flow`; no packet finds it any more."""
         self.unbind(flow)
         self.revive(flow)
         del self.by_client[flow.client_key]
+        self._note_live(flow, -1)

@@ -5,7 +5,9 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address
 from typing import Final
 
+from kracauer.access import AccessList
 from kracauer.config import Config, Listener
+from kracauer.engine.fairness import ClientShares
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Endpoint4, Endpoint6, Event, FlowClosed, PacketDropped
 from kracauer.flows import Flow, FlowTable
@@ -36,14 +38,17 @@ IDLE_LEEWAY_S: Final = 16.0
 
 
 class ListenerState:
-    """One listener, its address as bytes, and what it offers."""
+    """One listener, its address as bytes, what it offers, and to whom (None: everybody)."""
 
-    __slots__ = ("backends", "config", "offers")
+    __slots__ = ("access", "backends", "config", "offers")
 
-    def __init__(self, config: Listener, backends: tuple[Backend, ...], offers: OfferHistory) -> None:
+    def __init__(
+        self, config: Listener, backends: tuple[Backend, ...], offers: OfferHistory, access: AccessList | None = None
+    ) -> None:
         self.config = config
         self.backends = backends
         self.offers = offers
+        self.access = access
 
 
 class Context:
@@ -54,13 +59,12 @@ class Context:
         self.records = records
         self.prefix = config.prefix.network_address.packed[:12]
         self.cookies = CookieJar(secret)
-        self.flows = FlowTable(config.limits.flows)
+        self.shares = ClientShares(config.limits)
+        self.flows = FlowTable(config.limits.flows, lambda flow, change: self.shares.count_flow(flow.client, change))
         self.timers: TimerWheel[Flow] = TimerWheel()
         self.outgoing: list[Buffer] = []
         self.events: deque[Event] = deque()
         self.resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
-        self.held_bytes = 0
-        self._unproven: dict[bytes, int] = {}
         self.identifications = Identifications(int(now * 1000))
         self.path_mtus = PathMtus()
         # One a family: a flood of fragments on one side costs the other nothing.
@@ -85,6 +89,7 @@ class Context:
         """Take everything from `config` from now on; flows keep what they have, and listeners that stay what they offered."""
         self.config = config
         self.flows.capacity = config.limits.flows
+        self.shares.reconfigure(config.limits, self.flows)
         # One value for each, however many flows hold it.
         self._resolved = {}
         self.backend_addresses = frozenset(backend.address.packed for backend in config.routes.backends)
@@ -120,12 +125,12 @@ class Context:
         former: Mapping[tuple[bytes, int], ListenerState],
         now: float,
     ) -> ListenerState:
-        offer = self._make_offer(backends, now)
+        offer, access = self._make_offer(backends, now), _narrowed(self.config.access, config.access)
         known = former.get((config.address.packed, config.port))
         if known is None:
-            return ListenerState(config, backends, OfferHistory(offer, now))
+            return ListenerState(config, backends, OfferHistory(offer, now), access)
         known.offers.replace(offer, now)
-        return ListenerState(config, backends, known.offers)
+        return ListenerState(config, backends, known.offers, access)
 
     def profile(self, backend: Backend) -> BackendProfile:
         """What is known or assumed of `backend`."""
@@ -196,22 +201,15 @@ class Context:
         """Count a packet that went no further."""
         self.events.append(PacketDropped(reason, detail))
 
-    def has_room_for(self, client: bytes) -> bool:
-        """Whether one more connection that has no backend yet may come from the address `client`."""
-        return self._unproven.get(client, 0) < self.config.limits.unproven_per_client
-
-    def count_unproven(self, client: bytes, change: int) -> None:
-        """Note that `client` has one such connection more, or less."""
-        count = self._unproven.get(client, 0) + change
-        if count > 0:
-            self._unproven[client] = count
-        else:
-            self._unproven.pop(client, None)
+    @property
+    def held_bytes(self) -> int:
+        """What is held of all first messages together."""
+        return self.shares.held_bytes
 
     def end_handshake(self, flow: Flow) -> None:
         """Let go of what was held of the client's first bytes."""
         if flow.handshake is not None:
-            self.held_bytes -= flow.handshake.held.held_bytes
+            self.shares.count_held(flow.client, -flow.handshake.held.held_bytes)
             flow.handshake = None
         flow.dial = None
 
@@ -225,7 +223,7 @@ class Context:
         flow.fast = None
         splice = flow.splice
         if splice is None:
-            self.count_unproven(flow.client, -1)
+            self.shares.count_unproven(flow.client, -1)
         self.note(
             FlowClosed(
                 client=client_of(flow),
@@ -249,6 +247,13 @@ class Context:
     def _make_offer(self, backends: tuple[Backend, ...], now: float) -> Offer:
         mtu = min(self.mss_to_backend(backend, now) for backend in backends) + IPV6_OVERHEAD
         return make_offer(map(self.profile, backends), self.config.network.ipv4_mtu, mtu)
+
+
+def _narrowed(everywhere: AccessList, here: AccessList) -> AccessList | None:
+    """The list of those whom both permit; None where that is everybody."""
+    if everywhere.is_open:
+        return None if here.is_open else here
+    return everywhere if here.is_open else everywhere.joined(here)
 
 
 def client_of(flow: Flow) -> Endpoint4:

@@ -201,7 +201,7 @@ class Dialing:
             return
         splice = flow.splice = self._make_splice(flow, handshake, segment, options, now)
         splice.is_owed = handshake.is_relieved
-        context.count_unproven(flow.from_client.src, -1)
+        context.shares.count_unproven(flow.client, -1)
         flow.advance(Happening.ACCEPTED)
         if self._deliver(flow, handshake, segment, options, now):
             flow.advance(Happening.CLIENT_FIN)

@@ -1,5 +1,6 @@
 """A connection up to the hostname: SYN cookies, the client's first ACK, the peek (RFC 4987 §3.6, RFC 9293 §3.10.7)."""
 
+from http import HTTPStatus
 from typing import Final
 
 from kracauer.engine.context import Context, ListenerState
@@ -26,6 +27,7 @@ _ECN_SETUP: Final = tcp.ECE | tcp.CWR
 _TLS_HANDSHAKE: Final = 0x16
 _MAX_RENEWAL_GUESSES: Final = 16
 _ALERT_DECODE_ERROR: Final = 50
+_ALERT_ACCESS_DENIED: Final = 49  # RFC 8446 §6.2
 # What the listener's window lets a client send before a backend is there; the peek's own limit may be smaller.
 _WINDOW_BYTES: Final = 65535
 # A client stops short of a window that ends within a segment. With this much beyond the peek's limit, what is too long shows.
@@ -44,6 +46,7 @@ class Opening:
     def answer_syn(self, segment: Segment, listener: ListenerState, flow: Flow | None, now: float) -> None:
         """Answer a SYN with a cookie and keep nothing of it; a flow it may be about to replace is only marked."""
         context, header, endpoints = self._context, segment.header, segment.endpoints
+        self._check_access(segment, listener)
         # Deviation: RFC 5382 §4.2 wants simultaneous opens supported. No backend dials a client, so none meets a SYN half way.
         if header.flags & (tcp.ACK | tcp.RST | tcp.FIN) or not endpoints.src_port:
             raise Dropped(DropReason.ILLEGAL_FLAGS, f"flags {header.flags:#05x}")
@@ -105,6 +108,7 @@ class Opening:
     def admit(self, segment: Segment, listener: ListenerState, now: float) -> None:
         """Make a flow of a client whose ACK carries a cookie of ours; raises Dropped for any other segment."""
         context, header = self._context, segment.header
+        self._check_access(segment, listener)
         key = client_key(segment.endpoints)
         if header.flags & tcp.RST or not header.flags & tcp.ACK:
             raise Dropped(DropReason.NO_FLOW)
@@ -115,16 +119,9 @@ class Opening:
             if self._strays.is_stale(key, now):
                 self.reset(segment, now)
             raise Dropped(DropReason.BAD_COOKIE)
-        if not context.has_room_for(segment.endpoints.src):
-            # One address must not hold all of what everybody needs for a moment.
-            limit = context.config.limits.unproven_per_client
-            raise Dropped(DropReason.CLIENT_FULL, f"limits.unproven_per_client: {limit}")
-        if context.flows.is_full:
-            retired = context.flows.oldest_retired
-            if retired is None:
-                # Deviation: RFC 5508 §6 tells the sender of what no room is left for. The client repeats itself, and may find
-                # room by then.
-                raise Dropped(DropReason.TABLE_FULL, f"limits.flows: {context.flows.capacity}")
+        context.shares.check_opening(segment.endpoints.src, now)
+        retired = context.flows.oldest_retired
+        if context.flows.is_full and retired is not None:
             context.close(retired, CloseReason.SUPERSEDED, now)
         options = segment.options
         terms = decode_terms(found.terms, decode_scale(found.scale_code), options.timestamps is not None)
@@ -144,9 +141,16 @@ class Opening:
         )
         flow = Flow(segment.endpoints, handshake, now)
         context.flows.insert(flow)
-        context.count_unproven(segment.endpoints.src, 1)
+        context.shares.count_unproven(segment.endpoints.src, 1)
+        context.shares.note_opening(segment.endpoints.src, now)
         context.timers.schedule(flow, now + context.config.timeouts.peek_s)
         self._hold(flow, handshake, segment, now)
+
+    @staticmethod
+    def _check_access(segment: Segment, listener: ListenerState) -> None:
+        # In silence: an answer would tell a scanner that there is something to be had, and cost a packet for each of a flood.
+        if listener.access is not None and not listener.access.permits(segment.endpoints.src):
+            raise Dropped(DropReason.DENIED)
 
     def receive_from_client(self, flow: Flow, segment: Segment, now: float) -> None:
         """Take in a segment of a client that waits for its backend."""
@@ -186,15 +190,15 @@ class Opening:
 
     def _hold(self, flow: Flow, handshake: Handshake, segment: Segment, now: float) -> None:
         context, header, held = self._context, segment.header, handshake.held
-        if segment.payload and context.held_bytes + len(segment.payload) > context.config.limits.held_bytes:
-            raise Dropped(DropReason.HELD_BYTES_FULL, f"limits.held_bytes: {context.config.limits.held_bytes}")
+        if segment.payload:
+            context.shares.check_holding(flow.client, len(segment.payload))
         handshake.client_window = header.window
         options = segment.options if handshake.terms.timestamps else NO_OPTIONS
         if options.timestamps is not None and sequence.distance(handshake.client_tsval, options.timestamps[0]) > 0:
             handshake.client_tsval = options.timestamps[0]
         before = held.held_bytes
         arrival = held.add(header.seq, segment.payload, bool(header.flags & tcp.FIN))
-        context.held_bytes += held.held_bytes - before
+        context.shares.count_held(flow.client, held.held_bytes - before)
         match arrival:
             case Arrival.IN_ORDER if flow.state is State.PEEKING:
                 self._peek(flow, handshake, now)
@@ -257,6 +261,11 @@ class Opening:
         if flow.route is None:
             reason = RefusalReason.NO_HOSTNAME if peeked.hostname is None else RefusalReason.NO_ROUTE
             self._refusing.refuse(flow, reason, peeked.dialect, None, now, is_head=peeked.is_head_request)
+            return
+        access = flow.route.access
+        if not access.is_open and not access.permits(flow.client):
+            code = _ALERT_ACCESS_DENIED if peeked.dialect is Dialect.TLS else HTTPStatus.FORBIDDEN
+            self._refusing.refuse(flow, RefusalReason.DENIED, peeked.dialect, code, now, is_head=peeked.is_head_request)
             return
         flow.advance(Happening.ROUTED)
         self._dialing.dial(flow, now)
