@@ -1,5 +1,6 @@
 """A connection up to the hostname: SYN cookies, the client's first ACK, the peek (RFC 4987 §3.6, RFC 9293 §3.10.7)."""
 
+import sys
 from http import HTTPStatus
 from typing import Final
 
@@ -256,7 +257,8 @@ class Opening:
             self._acknowledge(flow, handshake)
 
     def _route(self, flow: Flow, peeked: Peeked, now: float) -> None:
-        flow.hostname = peeked.hostname
+        # One string for all flows of a name: there may be a hundred thousand.
+        flow.hostname = None if peeked.hostname is None else sys.intern(peeked.hostname)
         flow.route = self._context.config.routes.lookup(peeked.hostname)
         if flow.route is None:
             reason = RefusalReason.NO_HOSTNAME if peeked.hostname is None else RefusalReason.NO_ROUTE

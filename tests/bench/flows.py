@@ -45,7 +45,8 @@ SAMPLE: Final = 20_000
 class Crowd:
     """An engine and the flows that were opened in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, flows_per_client: int) -> None:
+        self.flows_per_client = flows_per_client
         self.engine = Engine(parse_config(CONFIG), secret=bytes(16), now=0.0)
         self.frame = Frame()
         self.next_acks: list[int] = []
@@ -56,8 +57,8 @@ class Crowd:
         return [bytes(out) for out in self.engine.receive(self.frame, 1.0)]
 
     def endpoints(self, number: int) -> Endpoints:
-        """Of the flow with this number: 50 to a client."""
-        client, port = divmod(number, 50)
+        """Of the flow with this number."""
+        client, port = divmod(number, self.flows_per_client)
         return Endpoints(bytes((203, client >> 16 & 0xFF, client >> 8 & 0xFF, client & 0xFF)), SERVICE, 1024 + port, 80)
 
     def open(self, number: int) -> None:
@@ -105,9 +106,11 @@ def main() -> None:
     """Open the flows and print what they cost."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flows", type=int, default=100_000)
-    total = parser.parse_args().flows
+    parser.add_argument("--flows-per-client", type=int, default=1)
+    arguments = parser.parse_args()
+    total = arguments.flows
     random.seed(1)
-    crowd = Crowd()
+    crowd = Crowd(arguments.flows_per_client)
     crowd.open(0)
     gc.collect()
     before, opened, target = resident_bytes(), 1, 1
