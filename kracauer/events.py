@@ -22,6 +22,7 @@ class CloseReason(StrEnum):
     CLIENT_ABORTED = "client_aborted"  # a RST before there was a backend
     BACKENDS_FAILED = "backends_failed"
     BACKEND_CONTRADICTED = "backend_contradicted"  # the backend's SYN-ACK took back what the client had been offered
+    STOPPED = "stopped"  # the service ends, and is not to come back
     UNDELIVERED = "undelivered"  # the backend never acknowledged bytes that the client had been relieved of
 
 

@@ -69,6 +69,18 @@ class Engine:
         """
         self._context.configure(config, now)
 
+    def abort(self, now: float) -> Sequence[Buffer]:
+        """End every flow, because nobody will go on with it; returns a RST for each side that has one to lose."""
+        for flow in list(self._context.flows):
+            if flow.state in SPLICED:
+                self._spliced.abort(flow, now)
+            else:
+                self._dialing.hang_up(flow)
+                if flow.handshake is not None:
+                    self._dialing.reset_client(flow)
+                self._context.close(flow, CloseReason.STOPPED, now)
+        return self._take_outgoing()
+
     def receive(self, frame: Frame, now: float) -> Sequence[Buffer]:
         """Take in the packet in `frame`; returns packets to write, each behind its vnet header.
 

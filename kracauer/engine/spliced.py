@@ -81,6 +81,14 @@ class Spliced:
         else:
             self._schedule(flow, self.deadline(flow), now)
 
+    def abort(self, flow: Flow, now: float) -> None:
+        """Reset both sides."""
+        if flow.delivery is not None:
+            self._reset_undelivered(flow, flow.delivery)
+        elif flow.state is not State.TRANSITORY:
+            self._send_to_both(flow, tcp.RST, offset=0)
+        self._context.close(flow, CloseReason.STOPPED, now)
+
     def handle_timer(self, flow: Flow, now: float) -> None:
         """Repeat what is ours to deliver, probe a flow that has been idle too long, or end it."""
         splice, delivery = flow.splice, flow.delivery
@@ -274,9 +282,11 @@ class Spliced:
 
     def _give_up(self, flow: Flow, now: float) -> None:
         """The backend never acknowledged bytes that the client has forgotten: the connection cannot be made whole."""
-        delivery, from_backend = flow.delivery, flow.from_backend
-        assert delivery is not None
-        assert from_backend is not None
-        self._context.send(build_segment(from_backend.reversed, seq=delivery.start, ack=0, flags=tcp.RST))
-        self._context.send(delivery.client_reset)
+        assert flow.delivery is not None
+        self._reset_undelivered(flow, flow.delivery)
         self._context.close(flow, CloseReason.UNDELIVERED, now)
+
+    def _reset_undelivered(self, flow: Flow, delivery: Delivery) -> None:
+        assert flow.from_backend is not None
+        self._context.send(build_segment(flow.from_backend.reversed, seq=delivery.start, ack=0, flags=tcp.RST))
+        self._context.send(delivery.client_reset)

@@ -6,6 +6,7 @@
           C> PA c+1      ack=s+1 data=hello[:100]
           !! drop bad_cookie                                 an event; every dropped packet has to be told
           ?? flows=1 state=dialing                           what the engine's table holds now
+          ** abort                                           the service stops for good
           -- words                                           a remark
 
 Numbers are Python expressions of the symbols that `Conversation` is given: c, b, ... for sequence numbers, any for payloads. A
@@ -195,6 +196,9 @@ class Conversation:
         match head:
             case "!!":
                 self._expect_event(rest, time)
+            case "**":
+                self._advance(time)
+                self._collect(self.engine.abort(self.now))
             case "??":
                 self._advance(time)
                 self._expect_state(rest)
