@@ -1,11 +1,13 @@
 """The network around the service: what it takes is planned as values, applied through netlink, and undone again."""
 
 from kracauer.host.advice import Advice, advise
-from kracauer.host.facts import Facts, RouteFact, gather
-from kracauer.host.plan import destinations, expected, plan
+from kracauer.host.facts import Facts, gather
+from kracauer.host.forgetting import forget
+from kracauer.host.plan import destinations, expected, extension, plan
+from kracauer.host.routes import RouteFact
 from kracauer.host.setup import HostSetup
 from kracauer.host.steps import ROUTE_PROTOCOL, AddRoute, DropRoute, SetLink, SetSysctl, Step
-from kracauer.host.watch import LinkWatch
+from kracauer.host.watch import HostWatch, LinkWatch
 
 __all__ = [
     "ROUTE_PROTOCOL",
@@ -14,6 +16,7 @@ __all__ = [
     "DropRoute",
     "Facts",
     "HostSetup",
+    "HostWatch",
     "LinkWatch",
     "RouteFact",
     "SetLink",
@@ -22,6 +25,8 @@ __all__ = [
     "advise",
     "destinations",
     "expected",
+    "extension",
+    "forget",
     "gather",
     "plan",
 ]

@@ -4,13 +4,14 @@
 same way, so that the backends' answers to mapped addresses come back here.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from kracauer.config import Config
 from kracauer.errors import HostError
-from kracauer.host.facts import Facts, RouteFact, contains
+from kracauer.host.facts import Facts
+from kracauer.host.routes import RouteFact, contains
 from kracauer.host.steps import (
     IPV4_METRIC,
     IPV6_METRIC,
@@ -34,15 +35,29 @@ def destinations(config: Config) -> tuple[IPv4Network | IPv6Network, ...]:
     return (*(IPv4Network(address) for address in config.service_addresses), config.prefix)
 
 
-def plan(config: Config, facts: Facts) -> tuple[Step, ...]:
-    """Everything to be set, in order. Raises HostError when the host as it is does not allow it."""
+def plan(config: Config, facts: Facts, *, in_use: Iterable[IPv4Network] = ()) -> tuple[Step, ...]:
+    """Everything to be set, in order. Raises HostError when the host as it is does not allow it.
+
+    `in_use` are service addresses that are no longer configured and still have flows: they keep their routes.
+    """
     check(config, facts)
-    return (*_leftover_steps(config, facts), *_device_steps(config, facts), *_route_steps(config))
+    kept = tuple(destination for destination in in_use if destination not in destinations(config))
+    return (
+        *_leftover_steps(config, facts, kept),
+        *_device_steps(config, facts),
+        *_route_steps(config, (*destinations(config), *kept)),
+    )
+
+
+def extension(config: Config, facts: Facts) -> tuple[Step, ...]:
+    """What a running service has to set for the service addresses of `config`: for HostSetup.extend. Raises HostError."""
+    check(config, facts)
+    return tuple(_route_steps(config, destinations(config)))
 
 
 def expected(config: Config) -> tuple[Step, ...]:
     """What an operator who manages the network alone has to have set, in one way or another."""
-    return (*_device_steps(config, Facts()), *_route_steps(config))
+    return (*_device_steps(config, Facts()), *_route_steps(config, destinations(config)))
 
 
 def check(config: Config, facts: Facts) -> None:
@@ -62,32 +77,37 @@ def _device_steps(config: Config, facts: Facts) -> Iterator[Step]:
     # No link-local address, no router solicitations: nobody but the translator listens behind this device.
     yield SetSysctl("ipv6", device, "addr_gen_mode", _ADDR_GEN_NONE, is_required=False)
     yield SetSysctl("ipv6", device, "accept_ra", 0, is_required=False)
+    # While nobody is attached the link has no carrier. Its routes have to hold, so that what comes then is lost without a word.
+    yield SetSysctl("ipv4", device, "ignore_routes_with_linkdown", 0, is_required=False)
+    yield SetSysctl("ipv6", device, "ignore_routes_with_linkdown", 0, is_required=False)
     # Whether a packet may be forwarded is asked of the interface it came in by. IPv6 asks only `all`, before Linux 6.17.
     yield SetSysctl("ipv4", device, "forwarding", 1)
     yield SetSysctl("ipv6", device, "force_forwarding", 1, is_required=False)
     yield SetLink(device, mtu=max(network.ipv4_mtu, network.ipv6_mtu, _IPV6_MINIMUM_MTU))
 
 
-def _leftover_steps(config: Config, facts: Facts) -> Iterator[Step]:
-    """Dead ends of a service that was killed and has since got another address; nothing leads there any more."""
+def _leftover_steps(config: Config, facts: Facts, kept: tuple[IPv4Network, ...]) -> Iterator[Step]:
+    """Routes of an earlier service with another configuration: what leads into our device, then dead ends before nothing."""
+    device = config.network.device
     ours = [route for route in facts.routes if route.protocol == ROUTE_PROTOCOL]
-    served = {route.destination for route in ours if route.kind == "unicast"} | set(destinations(config))
+    wanted = {*destinations(config), *kept}
+    led_elsewhere = {route.destination for route in ours if route.kind == "unicast" and route.device != device}
     for route in ours:
-        if route.kind == "unreachable" and route.destination not in served:
+        if route.kind == "unicast" and route.device == device and route.destination not in wanted:
+            yield DropRoute(route.destination, route.metric, device)
+    for route in ours:
+        if route.kind == "unreachable" and route.destination not in wanted | led_elsewhere:
             yield DropRoute(route.destination, route.metric)
 
 
-def _route_steps(config: Config) -> Iterator[Step]:
+def _route_steps(config: Config, ways: Iterable[IPv4Network | IPv6Network]) -> Iterator[Step]:
     network = config.network
     device = network.device
     # The host itself answers what would be too big on the other side: Fragmentation Needed, Packet Too Big.
     ipv4_mtu = min(network.ipv4_mtu, network.ipv6_mtu - _HEADER_GROWTH)
     ipv6_mtu = max(min(network.ipv6_mtu, network.ipv4_mtu + _HEADER_GROWTH), _IPV6_MINIMUM_MTU)
-    ways: list[tuple[IPv4Network | IPv6Network, int, int]] = [
-        (IPv4Network(address), IPV4_METRIC, ipv4_mtu) for address in config.service_addresses
-    ]
-    ways.append((config.prefix, IPV6_METRIC, ipv6_mtu))
-    for destination, metric, mtu in ways:
+    for destination in ways:
+        metric, mtu = (IPV4_METRIC, ipv4_mtu) if destination.version == 4 else (IPV6_METRIC, ipv6_mtu)
         # The dead end first, so that there is no moment in which traffic could leak to a default route.
         yield AddRoute(destination, None, UNREACHABLE_METRIC)
         yield AddRoute(destination, device, metric, mtu)
@@ -133,7 +153,7 @@ def _check_prefix(prefix: IPv6Network, device: str, facts: Facts) -> None:
                     f"{route.destination} is local to this host (on {route.device}), and overlaps the prefix {prefix}",
                     "use a prefix that is kept for Kracauer alone",
                 )
-        elif is_part and route.destination != prefix:
+        elif is_part and route.destination != prefix and not _is_own(route, device):
             raise HostError(
                 f"the route `{route}` takes a part of the prefix {prefix} elsewhere",
                 f"remove it with `ip -6 route del {route}`, or use a prefix that is kept for Kracauer alone",
@@ -144,9 +164,13 @@ def _check_prefix(prefix: IPv6Network, device: str, facts: Facts) -> None:
 
 def _is_rival(route: RouteFact, device: str, metric: int) -> bool:
     """Whether a route to the same destination gets in the way: neither ours, nor a dead end that gives way to ours."""
-    if route.is_in_local_table or (route.protocol == ROUTE_PROTOCOL and route.device in ("", "lo", device)):
+    if route.is_in_local_table or _is_own(route, device):
         return False
     return route.kind not in _DEAD_ENDS or route.metric <= metric
+
+
+def _is_own(route: RouteFact, device: str) -> bool:
+    return route.protocol == ROUTE_PROTOCOL and route.device in ("", "lo", device)
 
 
 def _conflict(route: RouteFact, what: str) -> HostError:

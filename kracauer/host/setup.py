@@ -1,168 +1,170 @@
 """The steps of a plan, applied to the kernel and undone; safe to repeat, and all or nothing."""
 
-import errno
-import os
-from contextlib import suppress
-from typing import Any, Final
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from kracauer.errors import HostError
-from kracauer.host.steps import ROUTE_PROTOCOL, AddRoute, DropRoute, SetLink, SetSysctl, Step
+from kracauer.host.kernel import (
+    ALREADY_GONE,
+    IFF_UP,
+    errno_of,
+    index_of,
+    read_link,
+    read_sysctl,
+    reason,
+    restore_route,
+    restore_setting,
+    route_request,
+    run,
+)
+from kracauer.host.own import Identity, own_routes
+from kracauer.host.routes import RouteTables
+from kracauer.host.steps import AddRoute, DropRoute, SetLink, SetSysctl, Step
 
-_IFF_UP: Final = 1
-_SCOPE_LINK: Final = 253
 
-# What undoing meets when the kernel, or somebody else, has already taken the thing away.
-_ALREADY_GONE: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.ENXIO, errno.EADDRNOTAVAIL})
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """A step that was taken; `previous` is what it replaced, `is_left` tells that an earlier process had set it already."""
+
+    step: Step
+    previous: tuple[int, ...] = ()
+    is_left: bool = False
 
 
 class HostSetup:
-    """What the service has set on the host, kept to undo it. Uses netlink synchronously: not from within an event loop."""
+    """What the service has set on the host, kept to undo it. Uses netlink synchronously: not from within an event loop.
 
-    def __init__(self, steps: tuple[Step, ...]) -> None:
-        self._steps = steps
-        self._done: list[tuple[Step, tuple[int, ...]]] = []
+    May be used from several threads. Where a process ends without `undo`, the next one's `apply` takes over what it has left.
+    """
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self._steps = tuple(steps)
+        self._done: list[_Done] = []
+        self._lock = threading.Lock()
 
     def apply(self) -> None:
-        """Set everything. Raises HostError, and then nothing of it is left behind."""
-        try:
-            with IPRoute() as netlink:
-                for step in self._steps:
-                    self._apply_step(netlink, step)
-        except BaseException as error:
-            for failure in self.undo():
-                error.add_note(failure)
-            raise
+        """Set everything. Raises HostError, and then nothing is left behind that was not there before."""
+        self.extend(self._steps)
+
+    def extend(self, steps: Iterable[Step]) -> None:
+        """Set more, or again. Raises HostError, and then just what was there before this call remains."""
+        with self._lock, _netlink() as (netlink, tables):
+            standing = len(self._done)
+            try:
+                left = own_routes(tables)
+                for step in steps:
+                    self._apply_step(netlink, step, left)
+            except BaseException as error:
+                new = [done for done in self._take(standing) if not done.is_left]
+                for failure in _undo_all(netlink, new):
+                    error.add_note(failure)
+                raise
 
     def restore_routes(self) -> None:
-        """Set the routes again, which the kernel has removed with the link's going down. Raises HostError."""
-        with IPRoute() as netlink:
-            for step, _ in self._done:
-                if isinstance(step, AddRoute):
-                    _run(netlink, step)
+        """Set again what the kernel or somebody has removed: routes, MTU, sysctls. Raises HostError.
+
+        A link that was set down stays down, and routes into it wait until it is up. A route that somebody has set in the place
+        of ours is not replaced: that is an error.
+        """
+        with self._lock, _netlink() as (netlink, tables):
+            # The MTU first: the kernel forgets IPv6 on a link whose MTU was below 1280, its sysctls included.
+            for done in sorted(self._done, key=lambda done: not isinstance(done.step, SetLink)):
+                restore_setting(netlink, done.step)
+            present = own_routes(tables)
+            for done in self._done:
+                if isinstance(done.step, AddRoute) and _identity(done.step) not in present:
+                    restore_route(netlink, done.step)
+
+    def retire(self, destination: IPv4Network | IPv6Network) -> None:
+        """Take the routes to `destination` away. Raises HostError; what is left of them is then tried again by `undo`."""
+        with self._lock, _netlink() as (netlink, _):
+            retired = [done for done in self._done if _leads_to(done.step, destination)]
+            # Before it is done, so that word of it from the kernel finds the routes unwanted.
+            self._done = [done for done in self._done if not _leads_to(done.step, destination)]
+            try:
+                while retired:
+                    run(netlink, _removal(retired[-1].step))
+                    retired.pop()
+            finally:
+                self._done += retired
 
     def undo(self) -> tuple[str, ...]:
         """Take back what was set, in reverse, and go on over failures; they are returned as lines for the log."""
-        failures = []
-        with IPRoute() as netlink:
-            while self._done:
-                step, previous = self._done.pop()
-                try:
-                    _undo_step(netlink, step, previous)
-                except (NetlinkError, OSError) as error:
-                    if _errno(error) not in _ALREADY_GONE:
-                        failures.append(f"`{step.render()}` could not be undone: {_reason(error)}")
-        return tuple(failures)
+        with self._lock, _netlink() as (netlink, _):
+            return _undo_all(netlink, self._take(0))
 
-    def _apply_step(self, netlink: Any, step: Step) -> None:
-        if isinstance(step, SetSysctl):
-            previous = _read_sysctl(step)
-            if previous == (step.value,):
-                return
-        else:
-            previous = _read_link(netlink, step) if isinstance(step, SetLink) else ()
-        # Noted before it is done: a step that fails half-way, or is interrupted, is undone as well.
-        self._done.append((step, previous))
-        _run(netlink, step)
+    def wants(self, destination: IPv4Network | IPv6Network) -> bool:
+        """Whether there should be routes of ours to `destination`; no longer so by the time that `retire` or `undo` act."""
+        return any(_leads_to(done.step, destination) for done in self._done)
 
+    @property
+    def mtu(self) -> int | None:
+        """The MTU that the device was given."""
+        return next((done.step.mtu for done in self._done if isinstance(done.step, SetLink)), None)
 
-def _run(netlink: Any, step: Step) -> None:
-    try:
+    def _take(self, start: int) -> list[_Done]:
+        taken = self._done[start:]
+        del self._done[start:]
+        return taken
+
+    def _apply_step(self, netlink: Any, step: Step, left: frozenset[Identity]) -> None:
+        is_left, previous = False, tuple[int, ...]()
         match step:
-            case SetLink(device=device, mtu=mtu):
-                netlink.link("set", index=_index(netlink, device), mtu=mtu, state="up")
             case AddRoute():
-                netlink.route("replace", **_route(netlink, step), **_metrics(step))
-            case SetSysctl():
-                _write_sysctl(step)
-            case DropRoute(destination=destination, metric=metric):
-                netlink.route("del", **_route(netlink, AddRoute(destination, None, metric)))
-    except (NetlinkError, OSError) as error:
-        if not (isinstance(step, DropRoute) and _errno(error) in _ALREADY_GONE):
-            raise _explain(step, error) from error
+                is_left = _identity(step) in left
+            case SetSysctl(value=value):
+                previous = read_sysctl(step)
+                is_left = previous == (value,)
+            case SetLink(device=device):
+                previous = read_link(netlink, device)
+        if not any(done.step == step for done in self._done):
+            # Noted before it is done: a step that fails half-way, or is interrupted, is undone as well.
+            self._done.append(_Done(step, previous, is_left))
+        if isinstance(step, AddRoute) or not is_left:
+            run(netlink, step, "replace" if is_left else "add")
 
 
-def _undo_step(netlink: Any, step: Step, previous: tuple[int, ...]) -> None:
-    match step:
-        case SetLink(device=device) if previous:
-            mtu, flags = previous
-            netlink.link("set", index=_index(netlink, device), mtu=mtu, state="up" if flags & _IFF_UP else "down")
-        case AddRoute():
-            netlink.route("del", **_route(netlink, step))
-        case SetSysctl(path=path, is_required=True) if previous:
-            path.write_text(f"{previous[0]}\n", encoding="ascii")
+def _undo_all(netlink: Any, taken: list[_Done]) -> tuple[str, ...]:
+    failures = []
+    while taken:
+        done = taken.pop()
+        try:
+            _undo_step(netlink, done)
+        except (NetlinkError, OSError) as error:
+            if errno_of(error) not in ALREADY_GONE:
+                failures.append(f"`{done.step.render()}` could not be undone: {reason(error)}")
+    return tuple(failures)
 
 
-def _route(netlink: Any, step: AddRoute) -> dict[str, object]:
-    """What identifies the route, for pyroute2."""
-    route: dict[str, object] = {"dst": str(step.destination), "proto": ROUTE_PROTOCOL, "priority": step.metric}
-    if step.device is None:
-        return route | {"type": "unreachable"}
-    if step.destination.version == 4:
-        route["scope"] = _SCOPE_LINK
-    return route | {"oif": _index(netlink, step.device)}
+def _undo_step(netlink: Any, done: _Done) -> None:
+    match done:
+        case _Done(step=SetLink(device=device), previous=(mtu, flags)):
+            netlink.link("set", index=index_of(netlink, device), mtu=mtu, state="up" if flags & IFF_UP else "down")
+        case _Done(step=AddRoute() as step):
+            netlink.route("del", **route_request(netlink, step))
+        case _Done(step=SetSysctl(path=path, is_required=True), previous=(value,)) if not done.is_left:
+            path.write_text(f"{value}\n", encoding="ascii")
 
 
-def _metrics(step: AddRoute) -> dict[str, object]:
-    return {"metrics": {"mtu": step.mtu}} if step.mtu else {}
+@contextmanager
+def _netlink() -> Iterator[tuple[Any, RouteTables]]:
+    with IPRoute() as netlink, RouteTables() as tables:
+        yield netlink, tables
 
 
-def _index(netlink: Any, device: str) -> int:
-    found = netlink.link_lookup(ifname=device)
-    if not found:
-        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
-    return int(found[0])
+def _identity(step: AddRoute) -> Identity:
+    return (step.destination, step.device, step.metric)
 
 
-def _read_link(netlink: Any, step: SetLink) -> tuple[int, ...]:
-    with suppress(NetlinkError, OSError):
-        (link,) = netlink.get_links(_index(netlink, step.device))
-        return (link.get("IFLA_MTU"), link["flags"])
-    return ()
+def _leads_to(step: Step, destination: IPv4Network | IPv6Network) -> bool:
+    return isinstance(step, AddRoute) and step.destination == destination
 
 
-def _read_sysctl(step: SetSysctl) -> tuple[int, ...]:
-    with suppress(OSError, ValueError):
-        return (int(step.path.read_text(encoding="ascii")),)
-    return ()
-
-
-def _write_sysctl(step: SetSysctl) -> None:
-    try:
-        step.path.write_text(f"{step.value}\n", encoding="ascii")
-    except OSError:
-        if step.is_required:
-            raise
-
-
-def _errno(error: NetlinkError | OSError) -> int | None:
-    return error.code if isinstance(error, NetlinkError) else error.errno
-
-
-def _reason(error: NetlinkError | OSError) -> str:
-    return os.strerror(_errno(error) or 0)
-
-
-def _explain(step: Step, error: NetlinkError | OSError) -> HostError:
-    """The cause and the remedy behind what the kernel has answered to `step`."""
-    failed = f"`{step.render()}` failed ({_reason(error)})"
-    match _errno(error):
-        case errno.EPERM:
-            remedy = "run Kracauer as root or with CAP_NET_ADMIN, or set network.manage = false and run it yourself"
-        case errno.EROFS:
-            remedy = "run it yourself where /proc/sys is writable (outside the container), before Kracauer starts"
-        case errno.EACCES if isinstance(step, SetSysctl):
-            remedy = "run Kracauer as root, or run it yourself before Kracauer starts"
-        case errno.EACCES:
-            remedy = "IPv6 is disabled on the device: look for net.ipv6.conf.*.disable_ipv6 in /etc/sysctl.d"
-        case errno.EEXIST:
-            remedy = "another program set that route at this moment: find out which with `ip monitor route`"
-        case errno.ENODEV | errno.ENETDOWN:
-            remedy = "the device was removed or set down at this moment: find out by whom with `ip monitor link`"
-        case errno.EINVAL if isinstance(step, SetLink):
-            remedy = "set network.ipv4_mtu and network.ipv6_mtu to what the kernel accepts (at most 65535)"
-        case _:
-            remedy = "run that command by hand to see more; `dmesg` may tell the reason"
-    return HostError(failed, remedy)
+def _removal(step: Step) -> Step:
+    return DropRoute(step.destination, step.metric, step.device) if isinstance(step, AddRoute) else step

@@ -8,6 +8,9 @@ from typing import Final, TypeAlias
 # Marks our routes in the kernel (`ip route show proto 198`), so that leftovers of a killed service are known as ours.
 ROUTE_PROTOCOL: Final = 198
 
+# Marks our devices (`ip link show`, "alias"), so that one that was left is known as ours. kracauer.tun sets it.
+ALIAS: Final = "kracauer"
+
 # The kernel's own default for IPv6; IPv4's is 0, which no other route can beat.
 IPV4_METRIC: Final = 0
 IPV6_METRIC: Final = 1024
@@ -70,17 +73,16 @@ class AddRoute:
 
 @dataclass(frozen=True, slots=True)
 class DropRoute:
-    """Remove an "unreachable" route of ours that a killed service has left; not to be undone."""
+    """Remove a route of ours that an earlier service has left, "unreachable" when `device` is None; not to be undone."""
 
     destination: IPv4Network | IPv6Network
     metric: int
+    device: str | None = None
 
     def render(self) -> str:
         """The `ip` command that does the same."""
-        return (
-            f"ip -{self.destination.version} route del unreachable {self.destination} "
-            f"metric {self.metric} proto {ROUTE_PROTOCOL}"
-        )
+        target = f"{self.destination} dev {self.device}" if self.device else f"unreachable {self.destination}"
+        return f"ip -{self.destination.version} route del {target} metric {self.metric} proto {ROUTE_PROTOCOL}"
 
 
 Step: TypeAlias = SetLink | SetSysctl | AddRoute | DropRoute
