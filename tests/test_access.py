@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kracauer.access import AccessList
+from kracauer.access import AccessList, combined
 
 MANY = 50_000
 
@@ -56,11 +56,13 @@ def test_a_look_up_says_what_a_look_at_each_network_says(access: AccessList, num
         assert access.permits(address.packed) == is_permitted(access, address)
 
 
-@given(lists, lists, st.lists(addresses, max_size=5))
-def test_two_lists_joined_permit_whom_both_permit(one: AccessList, other: AccessList, numbers: list[int]) -> None:
-    joined = one.joined(other)
-    for address in [*edges(one), *edges(other), *map(IPv4Address, numbers)]:
-        assert joined.permits(address.packed) == (is_permitted(one, address) and is_permitted(other, address))
+@given(st.lists(lists, max_size=3), st.lists(addresses, max_size=5))
+def test_several_lists_permit_whom_all_permit(several: list[AccessList], numbers: list[int]) -> None:
+    together = combined(*several)
+    assert (together is None) is all(access.is_open for access in several)
+    for address in [*(edge for access in several for edge in edges(access)), *map(IPv4Address, numbers)]:
+        expected = all(is_permitted(access, address) for access in several)
+        assert (together is None or together.permits(address.packed)) is expected
 
 
 def test_a_list_that_says_nothing_permits_everybody() -> None:
@@ -108,7 +110,7 @@ def test_fifty_thousand_networks_are_looked_up_rightly(many: AccessList) -> None
 
 
 def test_fifty_thousand_networks_take_no_longer_than_a_few(many: AccessList) -> None:
-    """Ten times as long would be a walk along some of them; a bisection takes twice as long at most."""
+    """But for the processor's caches; a walk along them would take thousands of times as long."""
     few = AccessList(None, many.deny[:10])
     clients = [random.Random(9).randbytes(4) for _ in range(2000)]
 
@@ -121,4 +123,4 @@ def test_fifty_thousand_networks_take_no_longer_than_a_few(many: AccessList) -> 
             best = min(best, time.perf_counter() - begun)
         return best
 
-    assert duration_s(many) < 10 * duration_s(few)
+    assert duration_s(many) < 50 * duration_s(few)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address
 from typing import Final
 
-from kracauer.access import AccessList
+from kracauer.access import AccessLists, combined
 from kracauer.config import Config, Listener
 from kracauer.engine.fairness import ClientShares
 from kracauer.errors import DropReason
@@ -43,7 +43,7 @@ class ListenerState:
     __slots__ = ("access", "backends", "config", "offers")
 
     def __init__(
-        self, config: Listener, backends: tuple[Backend, ...], offers: OfferHistory, access: AccessList | None = None
+        self, config: Listener, backends: tuple[Backend, ...], offers: OfferHistory, access: AccessLists | None = None
     ) -> None:
         self.config = config
         self.backends = backends
@@ -125,7 +125,7 @@ class Context:
         former: Mapping[tuple[bytes, int], ListenerState],
         now: float,
     ) -> ListenerState:
-        offer, access = self._make_offer(backends, now), _narrowed(self.config.access, config.access)
+        offer, access = self._make_offer(backends, now), combined(self.config.access, config.access)
         known = former.get((config.address.packed, config.port))
         if known is None:
             return ListenerState(config, backends, OfferHistory(offer, now), access)
@@ -247,13 +247,6 @@ class Context:
     def _make_offer(self, backends: tuple[Backend, ...], now: float) -> Offer:
         mtu = min(self.mss_to_backend(backend, now) for backend in backends) + IPV6_OVERHEAD
         return make_offer(map(self.profile, backends), self.config.network.ipv4_mtu, mtu)
-
-
-def _narrowed(everywhere: AccessList, here: AccessList) -> AccessList | None:
-    """The list of those whom both permit; None where that is everybody."""
-    if everywhere.is_open:
-        return None if here.is_open else here
-    return everywhere if here.is_open else everywhere.joined(here)
 
 
 def client_of(flow: Flow) -> Endpoint4:

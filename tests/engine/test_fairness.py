@@ -308,6 +308,8 @@ def test_a_reload_that_makes_clients_of_networks_counts_them_anew() -> None:
     house.engine.reconfigure(limited(client_prefix_length=24, flows_per_client=2), house.now)
     assert_counts_are_right(house)
     assert not Visitor(house, "192.0.2.9").open()
+    gone = Visitor(house, THREE)
+    gone.finish()
     house.engine.reconfigure(limited(client_prefix_length=32, flows_per_client=2), house.now)
     assert_counts_are_right(house)
     assert Visitor(house, "192.0.2.9").open()
