@@ -111,9 +111,10 @@ class HostWatch:
         was_up, self._is_up = self._is_up, bool(flags & IFF_UP)
         if self._is_up and not was_up:
             yield CAME_UP
-        elif self._is_up and self._setup.mtu is not None:
-            if _mtu(datagram, offset + _IFINFO.size, end) not in (None, self._setup.mtu):
-                yield MTU_CHANGED
+            return
+        mtu, wanted = _mtu(datagram, offset + _IFINFO.size, end), self._setup.mtu
+        if self._is_up and None not in (mtu, wanted) and mtu != wanted:
+            yield MTU_CHANGED
 
     def _route_causes(self, datagram: bytes, offset: int, end: int) -> Iterator[str]:
         if RTMSG.unpack_from(datagram, offset)[5] != ROUTE_PROTOCOL:

@@ -1,13 +1,13 @@
 """Configuration and facts in, steps or an explanation out."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 
 import pytest
 
 from kracauer.config import Config, Listener, Network
 from kracauer.errors import HostError
-from kracauer.host import ROUTE_PROTOCOL, AddRoute, DropRoute, Facts, RouteFact, SetLink, SetSysctl, plan
+from kracauer.host import ROUTE_PROTOCOL, AddRoute, DropRoute, Facts, RouteFact, SetLink, SetSysctl, extension, plan
 from kracauer.routes import Backend, Route, RouteTable
 
 SERVICE = ip_network("198.51.100.1/32")
@@ -138,6 +138,50 @@ def test_dead_ends_of_a_service_that_has_since_got_another_address_are_removed()
     stale = route("203.0.113.9/32", "unreachable", "", 1_000_000, ROUTE_PROTOCOL)
 
     assert plan(CONFIG, facts(stale))[0] == DropRoute(stale.destination, 1_000_000)
+
+
+def test_what_leads_an_earlier_address_into_our_device_is_removed_before_its_dead_end() -> None:
+    leading = route("203.0.113.9/32", device="kracauer0", protocol=ROUTE_PROTOCOL)
+    stale = route("203.0.113.9/32", "unreachable", "", 1_000_000, ROUTE_PROTOCOL)
+
+    steps = plan(CONFIG, facts(stale, leading))
+
+    assert steps[:2] == (DropRoute(leading.destination, 0, "kracauer0"), DropRoute(stale.destination, 1_000_000))
+    assert steps[0].render() == "ip -4 route del 203.0.113.9/32 dev kracauer0 metric 0 proto 198"
+
+
+def test_an_address_that_still_has_flows_keeps_its_routes() -> None:
+    leading = route("198.51.100.2/32", device="kracauer0", protocol=ROUTE_PROTOCOL)
+    stale = route("198.51.100.2/32", "unreachable", "", 1_000_000, ROUTE_PROTOCOL)
+
+    steps = plan(CONFIG, facts(leading, stale), in_use=[IPv4Network("198.51.100.2"), IPv4Network("198.51.100.1")])
+
+    assert not [step for step in steps if isinstance(step, DropRoute)]
+    assert [step.destination for step in steps if isinstance(step, AddRoute) and step.device] == [
+        SERVICE,
+        PREFIX,
+        OTHER_SERVICE,
+    ]
+
+
+def test_an_extension_is_checked_and_sets_routes_alone() -> None:
+    both = replace(CONFIG, listeners=(*CONFIG.listeners, Listener(IPv4Address("198.51.100.2"), 443)))
+
+    assert extension(both, Facts()) == tuple(routes_of(both))
+    with pytest.raises(HostError, match=r"198\.51\.100\.2 is configured on eth0"):
+        extension(both, facts(route("198.51.100.2/32", "local", local=True)))
+
+
+def test_a_part_of_the_prefix_that_an_earlier_service_led_into_our_device_is_no_conflict() -> None:
+    earlier = route("2001:db8:46::c000:0/112", device="kracauer0", metric=1024, protocol=ROUTE_PROTOCOL)
+
+    assert plan(CONFIG, facts(earlier))[0] == DropRoute(earlier.destination, 1024, "kracauer0")
+
+
+def test_routes_of_another_kracauers_device_stay() -> None:
+    theirs = route("203.0.113.9/32", device="kracauer1", protocol=ROUTE_PROTOCOL)
+
+    assert plan(CONFIG, facts(theirs)) == plan(CONFIG, Facts())
 
 
 def test_dead_ends_of_another_running_service_stay() -> None:

@@ -4,29 +4,20 @@ import ctypes
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+import subprocess
+from collections.abc import Iterator
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
 import pytest
+from host_setup import DEVICE, EVERYTHING, SERVICE, Ip, configured, planned, routes, summary, sysctl
 
-from kracauer.config import Config, Listener, Network
 from kracauer.errors import HostError
-from kracauer.host import AddRoute, HostSetup, LinkWatch, SetLink, SetSysctl, destinations, gather, plan
-from kracauer.routes import Backend, Route, RouteTable
+from kracauer.host import AddRoute, HostSetup, SetLink, SetSysctl, destinations, extension, gather, plan
 from kracauer.tun import TunDevice, open_device
 
 pytestmark = pytest.mark.lab
-
-Ip = Callable[[str], str]
-DEVICE = "kracauer0"
-CONFIG = Config(
-    prefix=IPv6Network("2001:db8:46::/96"),
-    listeners=(Listener(IPv4Address("198.51.100.1"), 443),),
-    routes=RouteTable([Route("default", (Backend(IPv6Address("2001:db8:1::2")),))]),
-    network=Network(device=DEVICE),
-)
 
 
 @pytest.fixture
@@ -42,41 +33,6 @@ def ip(own_netns: Ip) -> Ip:
     return own_netns
 
 
-def planned() -> HostSetup:
-    return HostSetup(plan(CONFIG, gather(DEVICE, destinations(CONFIG))))
-
-
-def routes(ip: Ip) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for family in ("-4", "-6"):
-        found += json.loads(ip(f"-json -details {family} route show proto 198"))
-    return found
-
-
-def summary(ip: Ip) -> set[tuple[str, str, int, int]]:
-    return {
-        (
-            route["dst"],
-            "unreachable" if route.get("type") == "unreachable" else route["dev"],
-            route.get("metric", 0),
-            next((metric["mtu"] for metric in route.get("metrics", []) if "mtu" in metric), 0),
-        )
-        for route in routes(ip)
-    }
-
-
-EVERYTHING = {
-    ("198.51.100.1", DEVICE, 0, 1480),
-    ("198.51.100.1", "unreachable", 1_000_000, 0),
-    ("2001:db8:46::/96", DEVICE, 1024, 1500),
-    ("2001:db8:46::/96", "unreachable", 1_000_000, 0),
-}
-
-
-def sysctl(family: str, key: str) -> int:
-    return int(Path(f"/proc/sys/net/{family}/conf/{DEVICE}/{key}").read_text(encoding="ascii"))
-
-
 @pytest.mark.usefixtures("device")
 def test_a_plan_sets_link_sysctls_and_routes(ip: Ip) -> None:
     planned().apply()
@@ -85,7 +41,7 @@ def test_a_plan_sets_link_sysctls_and_routes(ip: Ip) -> None:
     assert "UP" in link["flags"]
     assert link["mtu"] == 1500
     assert summary(ip) == EVERYTHING
-    assert sysctl("ipv4", "forwarding") == 1
+    assert int(sysctl("ipv4", "forwarding").read_text(encoding="ascii")) == 1
     assert "fe80" not in ip(f"-6 address show dev {DEVICE}")
 
 
@@ -109,7 +65,7 @@ def test_undoing_takes_back_everything_and_nothing_else(ip: Ip, device: TunDevic
     assert setup.undo() == ()
 
     assert ip("-4 route show table all") + ip("-6 route show table all") == before
-    assert sysctl("ipv4", "forwarding") == 0
+    assert int(sysctl("ipv4", "forwarding").read_text(encoding="ascii")) == 0
     assert "UP" not in json.loads(ip(f"-json link show {device.name}"))[0]["flags"]
 
 
@@ -285,36 +241,142 @@ def test_a_default_route_from_a_router_advertisement_is_noticed(ip: Ip) -> None:
     assert gather(DEVICE, ()).advertised_interfaces == ()
 
 
-@pytest.mark.usefixtures("device")
-def test_routes_come_back_after_the_link_was_down(ip: Ip) -> None:
+def leave(*services: str) -> None:
+    """Leave device and routes behind, as a process that was killed does."""
+    open_device(DEVICE, is_persistent=True).close()
+    planned(configured(*services)).apply()
+
+
+def test_what_an_earlier_process_left_is_taken_over_without_a_gap(ip: Ip) -> None:
+    leave()
+    with subprocess.Popen(["ip", "monitor", "route"], stdout=subprocess.PIPE, text=True) as monitor:
+        ip("route add unreachable 203.0.113.1")  # until it is seen, the monitor may not listen
+        assert monitor.stdout is not None
+        device = open_device(DEVICE, is_persistent=True)
+        planned().apply()
+        ip("route del unreachable 203.0.113.1")
+        ip("route add unreachable 203.0.113.2")
+        seen = list(iter(monitor.stdout.readline, "unreachable 203.0.113.2 \n"))
+        monitor.kill()
+
+    assert summary(ip) == EVERYTHING
+    assert [line for line in seen if line.startswith("Deleted")] in ([], ["Deleted unreachable 203.0.113.1 \n"])
+    device.remove()
+
+
+def test_undoing_removes_what_was_taken_over_too(ip: Ip) -> None:
+    leave()
+    device = open_device(DEVICE, is_persistent=True)
     setup = planned()
     setup.apply()
-    watch = LinkWatch(DEVICE)
-    try:
-        ip(f"link set {DEVICE} down")
-        assert not watch.has_come_up()
-        ip(f"link set {DEVICE} up")
-        assert watch.has_come_up()
-        assert not watch.has_come_up()
-        assert summary(ip) != EVERYTHING
 
-        setup.restore_routes()
+    assert setup.undo() == ()
 
-        assert summary(ip) == EVERYTHING
-    finally:
-        watch.close()
+    assert routes(ip) == []
+    device.remove()
+
+
+def test_a_failure_leaves_what_an_earlier_process_had_set(ip: Ip) -> None:
+    leave()
+    config = configured(SERVICE, "198.51.100.2")
+    steps = (*plan(config, gather(DEVICE, destinations(config))), AddRoute(IPv6Network("2001:db8:47::/96"), "missing0", 1024))
+
+    with pytest.raises(HostError, match="missing0"):
+        HostSetup(steps).apply()
+
+    assert summary(ip) == EVERYTHING
+    open_device(DEVICE, is_persistent=True).remove()
+
+
+def test_routes_of_an_earlier_configuration_are_removed(ip: Ip) -> None:
+    leave(SERVICE, "203.0.113.9")
+    device = open_device(DEVICE, is_persistent=True)
+
+    planned().apply()
+
+    assert summary(ip) == EVERYTHING
+    device.remove()
+
+
+def test_a_prefix_within_a_wider_earlier_one_is_taken_over(ip: Ip) -> None:
+    open_device(DEVICE, is_persistent=True).close()
+    planned(configured(prefix="2001:db8:46::/96")).apply()
+    wider = configured(prefix="2001:db8:46::/64")
+
+    planned(wider).apply()
+
+    assert {where for where, *_ in summary(ip)} == {SERVICE, "2001:db8:46::/64"}
+    open_device(DEVICE, is_persistent=True).remove()
+
+
+def test_the_link_may_be_without_carrier_and_its_routes_hold(ip: Ip) -> None:
+    for family in ("ipv4", "ipv6"):
+        sysctl(family, "ignore_routes_with_linkdown", "default").write_text("1", encoding="ascii")
+    leave()
+
+    assert "linkdown" in ip("route")
+    assert f"dev {DEVICE}" in ip(f"route get {SERVICE}")
+    assert f"dev {DEVICE}" in ip("-6 route get 2001:db8:46::1")
+    open_device(DEVICE, is_persistent=True).remove()
 
 
 @pytest.mark.usefixtures("device")
-def test_other_interfaces_do_not_wake_the_watch(ip: Ip) -> None:
+def test_more_is_set_while_running_and_taken_away_again(ip: Ip) -> None:
+    setup = planned()
+    setup.apply()
+    more = configured(SERVICE, "198.51.100.2")
+
+    setup.extend(extension(more, gather(DEVICE, destinations(more))))
+    assert summary(ip) == EVERYTHING | {("198.51.100.2", DEVICE, 0, 1480), ("198.51.100.2", "unreachable", 1_000_000, 0)}
+    setup.retire(IPv4Network("198.51.100.2/32"))
+
+    assert summary(ip) == EVERYTHING
+    setup.retire(IPv4Network("198.51.100.2/32"))
+    assert setup.undo() == ()
+    assert routes(ip) == []
+
+
+@pytest.mark.usefixtures("device")
+def test_an_extension_is_all_or_nothing(ip: Ip) -> None:
+    setup = planned()
+    setup.apply()
+    more = configured(SERVICE, "198.51.100.2")
+    steps = extension(more, gather(DEVICE, destinations(more)))
+
+    with pytest.raises(HostError, match="missing0"):
+        setup.extend((*steps, AddRoute(IPv4Network("198.51.100.3/32"), "missing0", 0)))
+
+    assert summary(ip) == EVERYTHING
+    assert not setup.wants(IPv4Network("198.51.100.2/32"))
+    setup.extend(steps)
+    assert len(summary(ip)) == 6
+
+
+@pytest.mark.usefixtures("device")
+def test_routes_that_cannot_be_retired_are_left_for_undoing(ip: Ip) -> None:
+    setup = planned()
+    setup.apply()
+
+    with without_net_admin(), pytest.raises(HostError, match=r"route del .*198\.51\.100\.1"):
+        setup.retire(IPv4Network("198.51.100.1/32"))
+
+    assert summary(ip) == EVERYTHING
+    assert setup.undo() == ()
+    assert routes(ip) == []
+
+
+@pytest.mark.usefixtures("device")
+def test_a_route_that_somebody_sets_at_that_very_moment_is_not_replaced(ip: Ip) -> None:
     ip("link add left type veth peer name right")
-    watch = LinkWatch(DEVICE)
-    try:
-        for state in ("up", "down", "up"):
-            ip(f"link set left {state}")
-        assert not watch.has_come_up()
-    finally:
-        watch.close()
+    ip("link set left up")
+    setup = planned()
+    ip("route add 198.51.100.1/32 dev left")
+
+    with pytest.raises(HostError, match="File exists"):
+        setup.apply()
+
+    assert "198.51.100.1 dev left" in ip("route")
+    assert routes(ip) == []
 
 
 class without_net_admin:  # noqa: N801 - reads as what it does
