@@ -23,6 +23,7 @@ _TCP: Final = struct.Struct("!HHIIHHHH")
 _V4: Final = struct.Struct("!BBHHHBBH4s4s")
 _V6: Final = struct.Struct("!IHBB16s16s")
 _VNET: Final = struct.Struct("=BBHHHH")
+_MORE: Final = bulk(4000)  # what follows a first message
 
 
 class Ends(NamedTuple):
@@ -39,7 +40,7 @@ class Slot:
 
     def __init__(self, number: int, client: bytes, port: int, service: bytes, service_port: int, stream: bytes) -> None:
         self.to_service = Ends(client, service, port, service_port)
-        self.stream = stream + bulk(4000)
+        self.stream = stream + _MORE
         self.hello_bytes = len(stream)
         self.c = 0x1000_0000 + (number << 24) - 3000 * number  # some wrap early, some never
         self.b = 0xFFFF_FF00 + number * 0x0B00_0000 & 0xFFFF_FFFF
