@@ -30,7 +30,7 @@ _RTA_OIF: Final = 4
 _RTA_PRIORITY: Final = 6
 _RTA_TABLE: Final = 15
 
-_SEQUENCE: Final = 0x4B726163  # of our requests; one that is not found by chance among addresses
+SEQUENCE: Final = 0x4B726163  # of our requests; one that is not found by chance among addresses
 
 NLMSG_HEADER: Final = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 # family, dst_len, src_len, tos, table, protocol, scope, type, flags
@@ -118,7 +118,7 @@ class RouteTables:
             length = self._socket.recv_into(self._buffer)
             # Most datagrams of a search hold nothing of interest, and are known by that without looking at each message.
             has_hit = not patterns or any(self._buffer.find(pattern, 0, length) >= 0 for pattern in patterns)
-            first = 0 if has_hit else _last_message(self._buffer, length)
+            first = 0 if has_hit else last_message(self._buffer, length)
             is_steady = is_steady and not NLMSG_HEADER.unpack_from(self._buffer)[2] & _NLM_F_DUMP_INTR
             for offset, kind, end in messages(self._buffer, length, first):
                 if kind in (_NLMSG_DONE, _NLMSG_ERROR):
@@ -156,7 +156,7 @@ class _Query(NamedTuple):
     within: tuple[IPv4Network | IPv6Network, ...]
 
     def build(self) -> bytes:
-        header = NLMSG_HEADER.pack(NLMSG_HEADER.size + RTMSG.size, _RTM_GETROUTE, _NLM_F_REQUEST | _NLM_F_DUMP, _SEQUENCE, 0)
+        header = NLMSG_HEADER.pack(NLMSG_HEADER.size + RTMSG.size, _RTM_GETROUTE, _NLM_F_REQUEST | _NLM_F_DUMP, SEQUENCE, 0)
         return header + RTMSG.pack(self.family, 0, 0, 0, self.table, self.protocol, 0, 0, 0)
 
     def concerns(self, buffer: bytearray, offset: int) -> bool:
@@ -181,13 +181,13 @@ def messages(buffer: bytes | bytearray, length: int, offset: int = 0) -> Iterato
         offset = (end + 3) & ~3
 
 
-def _last_message(buffer: bytearray, length: int) -> int:
+def last_message(buffer: bytearray, length: int) -> int:
     """Where the message begins that ends the dump; the end of the datagram if that holds nothing but routes."""
     if NLMSG_HEADER.unpack_from(buffer)[1] != _RTM_NEWROUTE:
         return 0
     offset = length - NLMSG_HEADER.size - _ERROR.size
     size, kind, _, sequence, _ = NLMSG_HEADER.unpack_from(buffer, offset)
-    return offset if (size, kind, sequence) == (length - offset, _NLMSG_DONE, _SEQUENCE) else length
+    return offset if (size, kind, sequence) == (length - offset, _NLMSG_DONE, SEQUENCE) else length
 
 
 def parse(buffer: bytes | bytearray, offset: int, end: int) -> RouteMessage:

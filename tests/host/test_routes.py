@@ -2,6 +2,7 @@
 
 import json
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from ipaddress import ip_network
@@ -10,7 +11,7 @@ import pytest
 from host_setup import Ip
 
 from kracauer.host import RouteFact
-from kracauer.host.routes import TABLE_LOCAL, TABLE_MAIN, RouteTables
+from kracauer.host.routes import SEQUENCE, TABLE_LOCAL, TABLE_MAIN, RouteTables, last_message, messages
 
 pytestmark = pytest.mark.lab
 
@@ -112,3 +113,19 @@ def test_the_same_channel_can_be_asked_again_and_again(ip: Ip, tables: RouteTabl
     ip("route add 203.0.113.0/24 dev left")
 
     assert len(tables.read(V4, TABLE_MAIN)) == len(before) + 1
+
+
+@pytest.mark.parametrize("lines", [0, 3])
+def test_the_end_of_a_dump_is_found_behind_routes_and_alone(lines: int) -> None:
+    """Newer kernels put it into the last datagram of routes, older ones into one of its own."""
+    route = struct.pack("=IHHII", 36, 24, 2, SEQUENCE, 0) + struct.pack("=BBBBBBBBI", 2, 32, 0, 0, 254, 3, 0, 1, 0)
+    route += struct.pack("=HH", 8, 1) + bytes(4)
+    end = struct.pack("=IHHIIi", 20, 3, 2, SEQUENCE, 0, 0)
+
+    datagram = bytearray(route * lines + end)
+    (last,) = messages(datagram, len(datagram), last_message(datagram, len(datagram)))
+    assert last == (len(datagram) - 4, 3, len(datagram))
+
+    if lines:
+        without = bytearray(route * lines)
+        assert list(messages(without, len(without), last_message(without, len(without)))) == []
