@@ -1,13 +1,19 @@
 from collections.abc import Callable
+from ipaddress import IPv6Address
 
 import pytest
 from flow_samples import BACKEND, CLIENT, PREFIX, SERVICE, flow, from_backend, to_service
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from kracauer.flows import Flow, FlowTable, backend_key, client_key
-from kracauer.tcp.state import Happening, State
+from kracauer.replies import Endpoints
+from kracauer.routes import Backend
+from kracauer.tcp.record import Records
+from kracauer.tcp.splice import Splice
+from kracauer.tcp.state import CODES, SPLICED, Happening, State
+from kracauer.translate.identification import Identifications
 
 CAPACITY = 4
 ports = st.integers(50_000, 50_005)
@@ -161,3 +167,77 @@ def test_a_new_flow_is_peeked_at_and_takes_no_shortcut() -> None:
     one = flow()
     assert one.state is State.PEEKING
     assert (one.fast, one.splice, one.from_backend, one.tick) == (None, None, None, None)
+
+
+ADDRESS = Backend(IPv6Address(BACKEND), 8443)
+words = st.integers(1, 0xFFFF)
+
+
+def left_behind(
+    client_port: int = 49152, service_port: int = 443, *, hostname: str | None = None, created: float = 5.0
+) -> Splice:
+    """A splice as an earlier process leaves it."""
+    return Splice.begin(
+        Records().take(),
+        Identifications(1),
+        v4_addresses=SERVICE + CLIENT,
+        v6_addresses=PREFIX + CLIENT + BACKEND,
+        service_port=service_port,
+        backend_port=8443,
+        client_port=client_port,
+        seq_delta=7,
+        ts_delta=0,
+        has_timestamps=False,
+        backend_acked=0,
+        client_acked=0,
+        window_shift_to_backend=0,
+        window_shift_to_client=0,
+        max_to_backend=1480,
+        max_to_client=1500,
+        unfragmented_to_backend=1260,
+        now=9.0,
+        client_isn=0x1234_5678,
+        created=created,
+        hostname=hostname,
+    )
+
+
+@given(words, words)
+def test_a_flow_that_is_resumed_is_found_by_the_packets_that_it_was_found_by(client_port: int, service_port: int) -> None:
+    one = Flow.resume(left_behind(client_port, service_port), State.ESTABLISHED, ADDRESS)
+    assert one.from_client == Endpoints(CLIENT, SERVICE, client_port, service_port)
+    assert one.client_key == client_key(one.from_client)
+    assert (one.client, one.service) == (CLIENT, SERVICE)
+    assert one.from_backend is None
+
+
+@pytest.mark.parametrize("hostname", [None, "", "www.example.com"])
+def test_a_flow_that_is_resumed_is_what_it_was(hostname: str | None) -> None:
+    splice = left_behind(hostname=hostname)
+    one = Flow.resume(splice, State.CLIENT_FIN, ADDRESS)
+    assert (one.splice, one.state, one.backend, one.hostname, one.created) == (splice, State.CLIENT_FIN, ADDRESS, hostname, 5.0)
+    assert one.client_isn == 0x1234_5678
+    assert (one.handshake, one.dial, one.refusal, one.delivery, one.route, one.tick) == (None,) * 6
+
+
+@pytest.mark.parametrize("state", sorted(SPLICED))
+def test_a_flow_with_a_splice_writes_down_where_it_stands(state: State) -> None:
+    """And that it stands nowhere any more when it has ended."""
+    one = Flow.resume(left_behind(), state, ADDRESS)
+    assert one.splice is not None
+    for happening in (Happening.RESET, Happening.REVIVED, Happening.CLIENT_FIN, Happening.BACKEND_FIN):
+        if one.advance(happening):
+            assert one.splice.state == CODES[one.state]
+    one.advance(Happening.ENDED)
+    assert (one.state, one.splice.state) == (State.CLOSED, 0)
+
+
+def test_a_record_that_has_been_begun_counts_as_free() -> None:
+    assert left_behind().state == 0
+
+
+def test_a_flow_without_a_splice_has_the_clients_number_from_its_handshake() -> None:
+    one = flow()
+    assert one.client_isn == 1000
+    one.handshake = None
+    assert one.client_isn == 0

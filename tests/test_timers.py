@@ -141,3 +141,56 @@ def test_a_deadline_a_hair_past_a_tick_does_not_come_due_at_that_tick(tick: int)
     due = wheel.next_deadline()
     assert due is not None
     assert deadline <= due
+
+
+moments, leeways = st.floats(-100, 1e6), st.floats(0, 100)
+
+
+@given(moments, leeways)
+def test_an_item_comes_no_more_than_its_leeway_early_and_never_late(deadline: float, leeway: float) -> None:
+    wheel: TimerWheel[Item] = TimerWheel()
+    wheel.schedule(Item(), deadline, leeway)
+    due = wheel.next_deadline()
+    assert due is not None
+    assert deadline - leeway - ROUNDING_S <= due <= deadline + TICK_S + ROUNDING_S
+
+
+@given(moments)
+def test_an_item_without_leeway_is_never_early(deadline: float) -> None:
+    wheel: TimerWheel[Item] = TimerWheel()
+    wheel.schedule(Item(), deadline, 0.0)
+    due = wheel.next_deadline()
+    assert due is not None
+    assert deadline <= due
+
+
+@given(moments, st.floats(0.1, 100))
+def test_items_with_leeway_share_entries(first: float, leeway: float) -> None:
+    """However their deadlines are spread over one leeway: at most two entries instead of one for each tick."""
+    wheel: TimerWheel[Item] = TimerWheel()
+    items = {Item(number) for number in range(100)}
+    for item in items:
+        wheel.schedule(item, first + leeway * item.name / 100, leeway)
+    batches, due = 0, set()
+    while (deadline := wheel.next_deadline()) is not None:
+        due |= set(wheel.pop_due(deadline))
+        batches += 1
+    assert due == items
+    # A leeway that is no whole number of ticks counts for the ticks that fit, and a deadline rounded up may lie a tick beyond.
+    assert batches <= 3
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), times, st.sampled_from((0.0, 0.3, 2.0)), st.floats(0, 1)), max_size=20))
+def test_items_with_and_without_leeway_come_due_once_each_and_in_time(script: list[tuple[int, float, float, float]]) -> None:
+    """Whatever leeway an item was given before."""
+    wheel: TimerWheel[Item] = TimerWheel()
+    items = [Item(name) for name in range(5)]
+    wanted: dict[Item, tuple[float, float]] = {}
+    now = 0.0
+    for which, time, leeway, passing in script:
+        wheel.schedule(items[which], now + time, leeway)
+        wanted[items[which]] = (now + time - leeway, now + time)
+        now += passing
+        for item in wheel.pop_due(now):
+            assert wanted.pop(item)[0] <= now + ROUNDING_S, "early"
+        assert all(latest > now - TICK_S - ROUNDING_S for _, latest in wanted.values()), "late"
