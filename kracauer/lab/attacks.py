@@ -25,6 +25,8 @@ SYN_ACK: Final = tcp.SYN | tcp.ACK
 LOWEST_PORT: Final = 1024
 _EIGHT: Final = 8  # fragments begin at multiples of it
 _TTL: Final = 60
+_UDP: Final = 17
+_UDP_HEADER: Final = 8
 # Networks that a flood's sources must not be in, by their first byte: those that any kernel drops, and the lab's own
 _AVOIDED: Final = frozenset((0, 127, 169, 192, 198, 203, *range(224, 256)))
 
@@ -148,6 +150,21 @@ def icmp_errors_v6(
         quote = _segment(ends, random.getrandbits(32), random.getrandbits(32), ACK)
         message = icmpv6.build(Icmpv6Message(kind, code, rest, quote), src, ends.src)
         yield ipv6.build(IPv6Header(0, 0, len(message), ipv6.ICMPV6, _TTL, src, ends.src)) + message
+
+
+def datagrams_v4(random: Random, sources: Iterable[bytes], service: bytes, port: int, length: int) -> Iterator[bytes]:
+    """Yield a UDP datagram (RFC 768) from each of `sources`, as QUIC's first ones are."""
+    for src in sources:
+        # A checksum of zero is none
+        header = struct.pack("!HHHH", random_port(random), port, _UDP_HEADER + length, 0)
+        yield _packet_v4(_UDP, src, service, header + random.randbytes(length))
+
+
+def pings_v4(sources: Iterable[bytes], service: bytes, length: int = 56) -> Iterator[bytes]:
+    """Yield an echo request from each of `sources`."""
+    message = icmpv4.build(Icmpv4Message(icmpv4.ECHO_REQUEST, 0, 1, bytes(length)))
+    for src in sources:
+        yield _packet_v4(ipv4.PROTOCOL_ICMP, src, service, message)
 
 
 def mapped_clients(random: Random, count: int, prefix: bytes, backend: bytes, port: int) -> Iterator[Endpoints]:

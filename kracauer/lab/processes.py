@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from kracauer.errors import LabError
 from kracauer.lab.namespaces import NetworkNamespace
 
 POLL_S: Final = 0.01
+PREFERENCE: Final = -10  # nice(2)
 
 
 class BackgroundProcess:
@@ -70,6 +72,13 @@ class BackgroundProcess:
                 state = "still runs" if self.is_running else f"ended with status {self.returncode}"
                 raise LabError(f"{self.name} {state} and has not said {text!r}", f"its output was:\n{log}")
             time.sleep(POLL_S)
+
+    def prefer(self) -> None:
+        """Have it run before what else this machine does; only root may ask for that, and without it nothing changes."""
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, self.pid, PREFERENCE)
+            # Each session is weighed as one (sched(7), autogroup), and every program of the lab has one to itself.
+            Path(f"/proc/{self.pid}/autogroup").write_text(str(PREFERENCE), encoding="ascii")
 
     def send_signal(self, number: int) -> None:
         """Send it a signal, unless it has ended."""
