@@ -16,7 +16,11 @@ from kracauer.cli.exit_codes import ExitCode
 # The word on the command line and its module, in the order of the help.
 COMMANDS: Final = {
     "run": "kracauer.cli.run",
+    "reload": "kracauer.cli.reload",
+    "status": "kracauer.cli.status",
+    "stop": "kracauer.cli.stop",
     "check-config": "kracauer.cli.check_config",
+    "install-service": "kracauer.cli.install_service",
     "demo": "kracauer.cli.demo",
 }
 

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Final
 
 from kracauer.config import Config, parse_config
-from kracauer.errors import KracauerError
+from kracauer.errors import ConfigError
 
 PLACES: Final = (Path("kracauer-config.toml"), Path("/etc/kracauer/kracauer-config.toml"))
 
 
-class ConfigFileError(KracauerError):
-    """There is no file to read, or it cannot be read; the message says which and what to do."""
+class ConfigFileError(ConfigError):
+    """There is no file to read, or it cannot be read; the one problem says which and what to do."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__((problem,))
 
 
 @dataclass(frozen=True, slots=True)

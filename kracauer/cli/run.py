@@ -2,6 +2,7 @@
 
 import sys
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +12,7 @@ from kracauer.config import Config
 from kracauer.errors import ConfigError, DeviceError, HostError, RemediableError
 
 NAME: Final = "run"
-HELP: Final = "run the service until SIGTERM or SIGINT"
+HELP: Final = "run the service until SIGTERM (which keeps connections) or SIGINT"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,12 +35,12 @@ def run(arguments: Namespace) -> int:
         for problem in error.problems:
             print(f"{path}: {problem}", file=sys.stderr)
         return ExitCode.CONFIG_UNUSABLE
-    return _serve(config, arguments.record)
+    return _serve(config, lambda: read_config(path).config, arguments.record)
 
 
-def _serve(config: Config, record: Path | None) -> int:
+def _serve(config: Config, reread: Callable[[], Config], record: Path | None) -> int:
     from kracauer import logs  # noqa: PLC0415 - heavy: no other command should pay for them
-    from kracauer.daemon import RecordingError, serve  # noqa: PLC0415
+    from kracauer.daemon import AlreadyRunningError, RecordingError, serve  # noqa: PLC0415
     from kracauer.engine import Engine  # noqa: PLC0415
     from kracauer.tun import DeviceLostError  # noqa: PLC0415
 
@@ -48,10 +49,11 @@ def _serve(config: Config, record: Path | None) -> int:
         DeviceError: (ExitCode.DEVICE, "device_unusable"),
         HostError: (ExitCode.NETWORK, "network_unusable"),
         RecordingError: (ExitCode.USAGE, "recording_impossible"),
+        AlreadyRunningError: (ExitCode.ALREADY_RUNNING, "already_running"),
     }
     log = logs.configure(config.log.level, config.log.format)
     try:
-        serve(config, lambda config, secret, now: Engine(config, secret=secret, now=now), record=record)
+        serve(config, Engine, read_config=reread, record=record)
     except tuple(codes) as error:
         code, event = next(code for kind, code in codes.items() if isinstance(error, kind))
         log.error(event, cause=error.cause, remedy=error.remedy)

@@ -1,6 +1,24 @@
 """The service: a device, an engine between its reads and writes, and an event loop that has time for nothing else."""
 
-from kracauer.daemon.serve import RecordingError, serve
+from kracauer.daemon.clearing import clear_up
+from kracauer.daemon.lock import AlreadyRunningError
+from kracauer.daemon.request import ControlError, NotPermittedError, NotRunningError, ask, await_end
+from kracauer.daemon.runtime import runtime_file
+from kracauer.daemon.serve import EngineFactory, RecordingError, serve
 from kracauer.daemon.service import PacketEngine, Service
 
-__all__ = ["PacketEngine", "RecordingError", "Service", "serve"]
+__all__ = [
+    "AlreadyRunningError",
+    "ControlError",
+    "EngineFactory",
+    "NotPermittedError",
+    "NotRunningError",
+    "PacketEngine",
+    "RecordingError",
+    "Service",
+    "ask",
+    "await_end",
+    "clear_up",
+    "runtime_file",
+    "serve",
+]

@@ -12,19 +12,16 @@ from typing import Final
 
 from structlog.typing import FilteringBoundLogger
 
+from kracauer.daemon.runtime import runtime_directory, runtime_file
+
+__all__ = ["LENGTH", "load_secret", "runtime_directory"]
+
 LENGTH: Final = 32
-_DEFAULT_DIRECTORY: Final = Path("/run/kracauer")
-
-
-def runtime_directory() -> Path:
-    """The service manager's RuntimeDirectory= if it gave one (systemd.exec(5)), or /run/kracauer."""
-    given = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    return Path(given) if given else _DEFAULT_DIRECTORY
 
 
 def load_secret(device: str, log: FilteringBoundLogger) -> bytes:
     """Read the secret of `device`, or make one; where it cannot be kept, warn once and use it just for this run."""
-    path = runtime_directory() / f"{device}.secret"
+    path = runtime_file(device, "secret")
     try:
         return _read(path) or _write(path)
     except OSError as error:

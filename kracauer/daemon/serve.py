@@ -1,77 +1,141 @@
-"""From a configuration to a running service and back: open, set up, serve, undo, close."""
+"""From a configuration to a running service and back: lock, open, set up, adopt, serve; then keep, or give back."""
 
 import asyncio
 import gc
+import sys
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, Protocol
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from kracauer import logs
 from kracauer.config import Config
-from kracauer.daemon.notify import notify
+from kracauer.daemon.control import ControlServer
+from kracauer.daemon.estate import Estate
+from kracauer.daemon.flow_file import open_flow_file
+from kracauer.daemon.lock import hold_lock
+from kracauer.daemon.privileges import drop_privileges
+from kracauer.daemon.reload import ReadConfig, Reloader
+from kracauer.daemon.routing import ServiceRoutes
+from kracauer.daemon.runtime import boot_id, runtime_file
 from kracauer.daemon.secret import load_secret
 from kracauer.daemon.service import PacketEngine, Service
-from kracauer.daemon.stopping import hold_stop_signals, stop_signals_as_interrupts
+from kracauer.daemon.session import Session
+from kracauer.daemon.stopping import StopRequest, hold_stop_signals, stop_signals_as_interrupts
 from kracauer.errors import RemediableError
-from kracauer.host import HostSetup, LinkWatch, advise, destinations, expected, gather, plan
+from kracauer.host import HostSetup, HostWatch, advise, destinations, expected, gather, plan
+from kracauer.tcp.record import Records
 from kracauer.tun import Device, RecordingDevice, TunDevice, open_device
 
-EngineFactory: TypeAlias = Callable[[Config, bytes, float], PacketEngine]
+# What other threads do, the reading of a large configuration above all, must not hold up packets for Python's usual 5 ms each.
+_SWITCH_INTERVAL_S: Final = 0.0005
+
+
+class EngineFactory(Protocol):
+    """What makes an engine, whose flows are to lie in `records`."""
+
+    def __call__(self, config: Config, *, secret: bytes, now: float, records: Records | None) -> PacketEngine:
+        """Make it; `secret` is for the SYN cookies, `now` on the monotonic clock."""
 
 
 class RecordingError(RemediableError):
     """The file for the packets cannot be written."""
 
 
-def serve(config: Config, engine_factory: EngineFactory, *, record: Path | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. Raises DeviceError, DeviceLostError, HostError or RecordingError; main thread only.
+def serve(config: Config, engine_factory: EngineFactory, *, read_config: ReadConfig, record: Path | None = None) -> None:
+    """Serve until SIGTERM, which keeps connections, device and routes for a successor, or SIGINT, which gives them back.
 
-    However it ends, the host is left as it was found.
+    `read_config` is for reloads, and is called in a thread. Raises AlreadyRunningError, DeviceError, DeviceLostError, HostError
+    or RecordingError; main thread only.
     """
     log: FilteringBoundLogger = structlog.get_logger()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with stop_signals_as_interrupts(), ExitStack() as stack:
+        stack.callback(hold_lock(config.network.device, log).release)
+        if (output := logs.output()) is not None:
+            stack.callback(output.close)
+        estate = Estate(config, log)
         try:
-            service = _start(config, engine_factory, record, log, stack)
-        except KeyboardInterrupt:
-            hold_stop_signals()
-            log.info("stopped", cause="asked to stop before it was ready")
+            session = _start(config, engine_factory, read_config, record, log, estate, stack)
+        except BaseException as error:
+            _give_up(error, estate, config, log)
+            if not isinstance(error, KeyboardInterrupt):
+                raise
             return
-        started = time.monotonic()
-        try:
-            asyncio.run(_run(service, config, log))
-        finally:
-            log.info("stopped", uptime_s=round(time.monotonic() - started, 3), **service.counters.fields())
+        _run(session, estate, log)
 
 
-async def _run(service: Service, config: Config, log: FilteringBoundLogger) -> None:
+def _give_up(error: BaseException, estate: Estate, config: Config, log: FilteringBoundLogger) -> None:
+    hold_stop_signals()
+    if isinstance(error, StopRequest) and error.is_final:
+        estate.forget(config)
+    else:
+        estate.abandon()
+    if isinstance(error, KeyboardInterrupt):
+        log.info("stopped", cause="asked to stop before it was ready")
+
+
+def _run(session: Session, estate: Estate, log: FilteringBoundLogger) -> None:
     try:
-        await service.run(lambda: _announce(config, log))
+        asyncio.run(session.run())
     finally:
-        hold_stop_signals()  # before the loop takes its own handlers away
-        notify("STOPPING=1")
+        hold_stop_signals()
+        outcome = estate.forget(session.config) if session.is_final else estate.keep()
+        log.info("stopped", uptime_s=round(session.uptime_s, 3), **outcome, **session.counters.fields())
+        session.dismiss(outcome)
 
 
 def _start(
-    config: Config, engine_factory: EngineFactory, record: Path | None, log: FilteringBoundLogger, stack: ExitStack
-) -> Service:
-    tun = open_device(config.network.device, has_offloads=config.network.offloads, is_adopting=not config.network.manage)
-    stack.callback(tun.close)
+    config: Config,
+    engine_factory: EngineFactory,
+    read_config: ReadConfig,
+    record: Path | None,
+    log: FilteringBoundLogger,
+    estate: Estate,
+    stack: ExitStack,
+) -> Session:
+    network = config.network
+    secret = load_secret(network.device, log)
+    device = _open_device(config, record, log, estate, stack)
+    _set_up_host(config, log, estate)
+    estate.flow_file = open_flow_file(runtime_file(network.device, "flows"), prefix=config.prefix, boot_id=boot_id(), log=log)
+    engine = engine_factory(config, secret=secret, now=time.monotonic(), records=estate.flow_file.records)
+    estate.flows = engine.flows
+    # What exists by now lives until the end: no collection needs to look at it again. Flows do not.
+    gc.collect()
+    gc.freeze()
+    _adopt(engine, log)
+    routes = None
+    if estate.setup is not None:
+        watch = HostWatch(network.device, estate.setup)
+        stack.callback(watch.close)
+        routes = ServiceRoutes(config, estate.setup, watch, engine.flows, log)
+        routes.lead_flows(config)
+    service = Service(device, engine, log, log_level=config.log.level)
+    reloader = Reloader(config, read_config, service, routes, log)
+    session = Session(service, engine, reloader, routes, estate, log)
+    control = ControlServer(runtime_file(network.device, "sock"), session.handlers, log)
+    control.open()
+    session.control = control
+    capabilities = drop_privileges(keep_net_admin=network.manage)
+    log.debug("privileges_dropped", capabilities=capabilities)
+    # Only now: a thread that was there before would have kept them.
+    if (output := logs.output()) is not None:
+        output.start()
+    return session
+
+
+def _open_device(config: Config, record: Path | None, log: FilteringBoundLogger, estate: Estate, stack: ExitStack) -> Device:
+    network = config.network
+    tun = estate.tun = open_device(
+        network.device, has_offloads=network.offloads, is_adopting=not network.manage, is_persistent=network.manage
+    )
     if tun.fallback:
         log.warning("offloads_unavailable", device=tun.name, cause=tun.fallback)
-    device = tun if record is None else _open_recording(tun, record, log, stack)
-    setup = watch = None
-    if config.network.manage:
-        setup = _set_up_host(config, log, stack)
-        watch = LinkWatch(tun.name)
-        stack.callback(watch.close)
-    else:
-        log.info("network_unmanaged", device=tun.name, expects=[step.render() for step in expected(config)])
-    engine = engine_factory(config, load_secret(tun.name, log), time.monotonic())
-    return Service(device, engine, log, log_level=config.log.level, setup=setup, watch=watch)
+    return tun if record is None else _open_recording(tun, record, log, stack)
 
 
 def _open_recording(tun: TunDevice, path: Path, log: FilteringBoundLogger, stack: ExitStack) -> Device:
@@ -86,30 +150,21 @@ def _open_recording(tun: TunDevice, path: Path, log: FilteringBoundLogger, stack
     return device
 
 
-def _set_up_host(config: Config, log: FilteringBoundLogger, stack: ExitStack) -> HostSetup:
+def _set_up_host(config: Config, log: FilteringBoundLogger, estate: Estate) -> None:
+    if not config.network.manage:
+        log.info("network_unmanaged", device=config.network.device, expects=[step.render() for step in expected(config)])
+        return
     facts = gather(config.network.device, destinations(config))
     for advice in advise(facts):
         log.warning("forwarding_off", cause=advice.cause, remedy=advice.remedy)
     setup = HostSetup(plan(config, facts))
-
-    def undo() -> None:
-        for failure in setup.undo():
-            log.warning("undo_incomplete", cause=failure)
-
     setup.apply()
-    stack.callback(undo)
-    return setup
+    estate.setup = setup
 
 
-def _announce(config: Config, log: FilteringBoundLogger) -> None:
-    # What exists by now lives until the end: no collection needs to look at it again.
-    gc.collect()
-    gc.freeze()
-    log.info(
-        "ready",
-        listening=[f"{listener} ({listener.protocol})" for listener in config.listeners],
-        prefix=str(config.prefix),
-        names=len(config.routes),
-        device=config.network.device,
-    )
-    notify("READY=1")
+def _adopt(engine: PacketEngine, log: FilteringBoundLogger) -> None:
+    began = time.monotonic()
+    adoption = engine.adopt(began)
+    if adoption.adopted or adoption.discarded:
+        duration_s = round(time.monotonic() - began, 6)
+        log.info("flows_adopted", flows=adoption.adopted, discarded=adoption.discarded, duration_s=duration_s)

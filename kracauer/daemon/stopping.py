@@ -11,9 +11,17 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 SERVICE_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1)
 
 
+class StopRequest(KeyboardInterrupt):
+    """A stop signal during set-up; `is_final` tells that nothing is to be kept for a successor."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.is_final = number == signal.SIGINT
+
+
 @contextmanager
 def stop_signals_as_interrupts() -> Iterator[None]:
-    """Raise KeyboardInterrupt for every stop signal; afterwards drop those that came too late. Main thread only."""
+    """Raise StopRequest for every stop signal; afterwards drop those that came too late. Main thread only."""
     before = [(number, signal.signal(number, _interrupt)) for number in STOP_SIGNALS]
     before += [(number, signal.signal(number, signal.SIG_IGN)) for number in SERVICE_SIGNALS]
     try:
@@ -31,5 +39,5 @@ def hold_stop_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS + SERVICE_SIGNALS)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _interrupt(number: int, _frame: FrameType | None) -> None:
+    raise StopRequest(number)

@@ -1,129 +1,26 @@
 """`kracauer run` as an operator meets it: a process, its lines, its exit status, and what it leaves on the host."""
 
-import json
 import os
-import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
+from running import CONFIG, DEVICE, Running, command
 from scapy.layers.inet import IP, TCP
 from scapy.utils import RawPcapNgReader
 
 from kracauer.cli.exit_codes import ExitCode
 
 Ip = Callable[[str], str]
-ROOT = Path(__file__).parents[2]
-DEVICE = "kracauer0"
-CONFIG = """
-prefix = "2001:db8:46::/96"
-
-[[listen]]
-address = "198.51.100.1"
-port = 443
-protocol = "tls"
-
-[[listen]]
-address = "198.51.100.1"
-port = 80
-protocol = "http"
-
-[hosts]
-"www.example.com" = "2001:db8:1::2"
-default = "2001:db8:1::2"
-"""
 WITHOUT_NET_ADMIN = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
 WITHOUT_CLONE_DEVICE = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh")
-
-
-class Running:
-    """One `kracauer run` and the JSON lines it has written so far."""
-
-    def __init__(self, directory: Path, config: str = CONFIG, options: Sequence[str] = (), wrapper: Sequence[str] = ()) -> None:
-        path = directory / "kracauer-config.toml"
-        path.write_text(config, encoding="utf-8")
-        self.lines: list[dict[str, Any]] = []
-        self.process = subprocess.Popen(
-            [*wrapper, sys.executable, "-m", "kracauer", "run", "-c", str(path), *options],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "RUNTIME_DIRECTORY": str(directory / "run")},
-            stderr=subprocess.PIPE,
-            cwd=directory,
-        )
-        self._rest = b""
-
-    def wait_for(self, event: str, timeout_s: float = 20) -> dict[str, Any]:
-        """Read lines until one with this `event` comes; earlier ones count as well."""
-        deadline = time.monotonic() + timeout_s
-        position = 0
-        while True:
-            for line in self.lines[position:]:
-                if line["event"] == event:
-                    return line
-            position = len(self.lines)
-            assert self._read(deadline - time.monotonic()), f"no {event}, but {self.lines}"
-
-    def finish(self, timeout_s: float = 20) -> int:
-        """Wait for the end of the process and its output; returns the exit status."""
-        deadline = time.monotonic() + timeout_s
-        while self._read(deadline - time.monotonic()):
-            pass
-        return self.process.wait(max(deadline - time.monotonic(), 0.1))
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(number)
-        return self.finish()
-
-    def events(self) -> list[str]:
-        return [line["event"] for line in self.lines]
-
-    def end(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
-
-    def _read(self, timeout_s: float) -> bool:
-        assert self.process.stderr is not None
-        descriptor = self.process.stderr.fileno()
-        assert select.select([descriptor], [], [], max(timeout_s, 0))[0], f"nothing more after {self.lines}"
-        chunk = os.read(descriptor, 65536)
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        self.lines += [json.loads(line) for line in lines]
-        return bool(chunk)
-
-
 Start = Callable[..., Running]
-
-
-@pytest.fixture
-def ip(own_netns: Ip) -> Ip:
-    for key in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-        Path("/proc/sys/net", key).write_text("1", encoding="ascii")
-    return own_netns
-
-
-@pytest.fixture
-def start(ip: Ip, tmp_path: Path) -> Iterator[Start]:
-    """Start the service in the test's own namespace; what is left of it ends with the test."""
-    assert ip("-json link show")
-    started: list[Running] = []
-
-    def start(**arguments: Any) -> Running:
-        started.append(Running(tmp_path, **arguments))
-        return started[-1]
-
-    yield start
-    for running in started:
-        running.end()
 
 
 def state(ip: Ip) -> str:
@@ -139,7 +36,7 @@ def routes(ip: Ip) -> set[str]:
 
 
 @pytest.mark.lab
-def test_one_line_says_what_it_listens_on_and_a_stop_leaves_nothing(ip: Ip, start: Start) -> None:
+def test_one_line_says_what_it_listens_on_and_ctrl_c_leaves_nothing(ip: Ip, start: Start, tmp_path: Path) -> None:
     before = state(ip)
     running = start()
 
@@ -148,18 +45,26 @@ def test_one_line_says_what_it_listens_on_and_a_stop_leaves_nothing(ip: Ip, star
     assert (ready["prefix"], ready["names"], ready["device"]) == ("2001:db8:46::/96", 2, DEVICE)
     assert len(routes(ip)) == 4
 
-    assert running.stop() == ExitCode.OK
+    assert running.stop(signal.SIGINT) == ExitCode.OK
     assert running.events() == ["ready", "stopped"]
+    assert running.lines[-1]["kept"] is False
     assert state(ip) == before
+    assert not (tmp_path / "run" / f"{DEVICE}.flows").exists()
 
 
 @pytest.mark.lab
-def test_ctrl_c_is_a_clean_stop_too(ip: Ip, start: Start) -> None:
+def test_sigterm_keeps_everything_for_a_successor_and_its_ctrl_c_gives_it_back(ip: Ip, start: Start) -> None:
     before = state(ip)
-    running = start()
-    running.wait_for("ready")
+    for _ in range(2):
+        running = start()
+        running.wait_for("ready")
+        assert running.stop() == ExitCode.OK
+        assert (running.lines[-1]["kept"], running.lines[-1]["undo"]) == (True, "kracauer stop --forget")
+        assert len(routes(ip)) == 4
 
-    assert running.stop(signal.SIGINT) == ExitCode.OK
+    successor = start()
+    successor.wait_for("ready")
+    assert successor.stop(signal.SIGINT) == ExitCode.OK
     assert state(ip) == before
 
 
@@ -169,10 +74,26 @@ def test_a_stop_at_any_moment_of_the_start_leaves_nothing(ip: Ip, start: Start, 
     before = state(ip)
     running = start()
     time.sleep(delay_s)
-    running.process.send_signal(signal.SIGTERM)
+    running.process.send_signal(signal.SIGINT)
 
-    assert running.finish() in (ExitCode.OK, -signal.SIGTERM)  # the latter before the first line of ours has run
+    # Before the first line of ours has run, it is Python that answers.
+    assert running.finish() in (ExitCode.OK, ExitCode.INTERRUPTED, -signal.SIGINT, 1)
     assert state(ip) == before
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize("delay_s", [0.3, 0.4, 0.5, 0.6])
+def test_a_restart_that_is_stopped_before_it_is_ready_takes_nothing_away(ip: Ip, start: Start, delay_s: float) -> None:
+    first = start()
+    first.wait_for("ready")
+    first.stop()
+    kept = routes(ip)
+    second = start()
+    time.sleep(delay_s)
+    second.process.send_signal(signal.SIGTERM)
+
+    assert second.finish() in (ExitCode.OK, -signal.SIGTERM)
+    assert routes(ip) == kept
 
 
 @pytest.mark.lab
@@ -185,7 +106,7 @@ def test_what_a_running_service_answers_does_not_kill_one_that_starts(ip: Ip, st
         time.sleep(0.001)
     with repeatedly(running.process, number):
         running.wait_for("ready")
-    assert running.stop() == ExitCode.OK
+    assert running.stop(signal.SIGINT) == ExitCode.OK
     assert state(ip) == before
 
 
@@ -223,9 +144,28 @@ def test_the_service_manager_hears_of_readiness_and_of_the_stop(
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(20)
         running = start()
-        assert manager.recv(100) == b"READY=1"
+        assert manager.recv(200).startswith(b"READY=1\nSTATUS=0 connections")
         assert running.stop() == ExitCode.OK
-        assert manager.recv(100) == b"STOPPING=1"
+        heard = manager.recv(200)
+        while heard.startswith(b"STATUS="):
+            heard = manager.recv(200)
+        assert heard == b"STOPPING=1"
+
+
+@pytest.mark.lab
+def test_the_watchdog_hears_three_times_a_period(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    monkeypatch.setenv("WATCHDOG_USEC", "300000")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(tmp_path / "notify"))
+        manager.settimeout(20)
+        running = start()
+        times: list[float] = []
+        while len(times) < 6:
+            if manager.recv(200) == b"WATCHDOG=1":
+                times.append(time.monotonic())
+        assert times[-1] - times[0] < 3
+        assert running.stop() == ExitCode.OK
 
 
 @pytest.mark.lab
@@ -265,16 +205,6 @@ def test_sigusr1_logs_the_counters(start: Start) -> None:
     running.process.send_signal(signal.SIGUSR1)
 
     assert "packets_read" in running.wait_for("counters")
-
-
-@pytest.mark.lab
-def test_sighup_does_not_end_the_service(start: Start) -> None:
-    running = start()
-    running.wait_for("ready")
-    running.process.send_signal(signal.SIGHUP)
-
-    running.wait_for("reload_refused")
-    assert running.stop() == ExitCode.OK
 
 
 @pytest.mark.lab
@@ -324,7 +254,7 @@ def test_an_unmanaged_network_is_left_alone_and_the_device_is_taken_as_it_is(ip:
 
 
 def test_a_configuration_that_is_missing_is_said_so(tmp_path: Path) -> None:
-    status, said = run_once(tmp_path, "-c", str(tmp_path / "none.toml"))
+    status, _, said = command(tmp_path, "run", "-c", str(tmp_path / "none.toml"))
 
     assert status == ExitCode.CONFIG_UNUSABLE
     assert "there is no such file" in said
@@ -334,24 +264,11 @@ def test_a_configuration_with_problems_is_not_run_and_all_of_them_are_listed(tmp
     path = tmp_path / "bad.toml"
     path.write_text(CONFIG.replace("/96", "/64").replace("443", '"https"'), encoding="utf-8")
 
-    status, said = run_once(tmp_path, "-c", str(path))
+    status, _, said = command(tmp_path, "run", "-c", str(path))
 
     assert status == ExitCode.CONFIG_UNUSABLE
     assert len(said.splitlines()) >= 2
     assert all(line.startswith(str(path)) for line in said.splitlines())
-
-
-def run_once(directory: Path, *words: str) -> tuple[int, str]:
-    ran = subprocess.run(
-        [sys.executable, "-m", "kracauer", "run", *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        cwd=directory,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    return ran.returncode, ran.stderr
 
 
 def add_tun(ip: Ip) -> None:
@@ -444,7 +361,7 @@ def test_a_recording_that_cannot_be_written_is_a_mistake_of_the_command_line(ip:
 
 
 @pytest.mark.lab
-def test_a_deleted_device_ends_the_service_promptly_and_nothing_is_left(ip: Ip, start: Start) -> None:
+def test_a_deleted_device_ends_the_service_promptly_and_dead_ends_keep_the_traffic_from_leaking(ip: Ip, start: Start) -> None:
     before = state(ip)
     running = start()
     running.wait_for("ready")
@@ -456,6 +373,12 @@ def test_a_deleted_device_ends_the_service_promptly_and_nothing_is_left(ip: Ip, 
     assert time.monotonic() - began < 5
     assert running.lines[-1]["event"] == "device_lost"
     assert f"{DEVICE} has gone away" in running.lines[-1]["cause"]
+    assert [route.split()[0] for route in routes(ip)] == ["unreachable"] * 2
+
+    successor = start()
+    successor.wait_for("ready")
+    assert len(routes(ip)) == 4
+    successor.stop(signal.SIGINT)
     assert state(ip) == before
 
 
@@ -467,28 +390,58 @@ def test_a_second_service_on_the_same_device_is_refused_and_the_first_goes_on(ip
 
     second = start()
 
-    assert second.finish() == ExitCode.DEVICE
-    assert "taken by another TUN device" in second.lines[-1]["cause"]
+    assert second.finish() == ExitCode.ALREADY_RUNNING
+    assert f"process {first.process.pid}" in second.lines[-1]["cause"]
+    assert "kracauer stop" in second.lines[-1]["remedy"]
     assert state(ip) == before
     assert first.stop() == ExitCode.OK
 
 
 @pytest.mark.lab
-def test_a_killed_service_leaves_dead_ends_and_the_next_one_takes_them_over(ip: Ip, start: Start) -> None:
+def test_a_killed_service_leaves_everything_and_the_next_one_takes_it_over(ip: Ip, start: Start) -> None:
     before = state(ip)
     running = start()
     running.wait_for("ready")
     running.process.kill()
     running.finish()
-    left = routes(ip)
-    assert len(left) == 2
-    assert all(route.startswith("unreachable") for route in left)
+    assert len(routes(ip)) == 4
 
     successor = start()
     successor.wait_for("ready")
     assert len(routes(ip)) == 4
-    assert successor.stop() == ExitCode.OK
+    assert successor.stop(signal.SIGINT) == ExitCode.OK
     assert state(ip) == before
+
+
+@pytest.mark.lab
+def test_without_a_runtime_directory_there_is_one_warning_for_each_loss_and_the_service_runs(
+    start: Start, tmp_path: Path
+) -> None:
+    (tmp_path / "run").write_bytes(b"in the way")
+    running = start()
+    running.wait_for("ready")
+
+    warnings = [line["event"] for line in running.lines if line["level"] == "warning"]
+    assert sorted(warnings) == ["control_unavailable", "flows_not_kept", "lock_not_held", "secret_not_kept"]
+    assert running.stop() == ExitCode.OK
+
+
+@pytest.mark.lab
+def test_stderr_that_nobody_reads_stops_neither_the_traffic_nor_the_stop(ip: Ip, start: Start) -> None:
+    ip("address add 192.0.2.7/32 dev lo")
+    running = start()
+    running.wait_for("ready")
+    for _ in range(1000):  # a line of some 100 bytes each, into a pipe of 64 KiB that nobody reads
+        running.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.001)
+
+    with socket.socket() as client:
+        client.bind(("192.0.2.7", 0))
+        client.settimeout(10)
+        client.connect(("198.51.100.1", 80))
+    running.process.send_signal(signal.SIGTERM)
+
+    assert running.process.wait(20) == ExitCode.OK
 
 
 @pytest.mark.lab

@@ -18,10 +18,10 @@ KINDS = [kind for kind in vars(events).values() if isinstance(kind, type) and is
 
 
 def test_every_event_of_the_service_is_listed() -> None:
-    sources = "".join(
-        path.read_text(encoding="utf-8") for path in [*(ROOT / "kracauer/daemon").glob("*.py"), ROOT / "kracauer/cli/run.py"]
-    )
-    logged = set(re.findall(r'log\.(?:info|warning|error)\(\s*"(\w+)"|event="(\w+)"|ExitCode\.\w+, "(\w+)"', sources))
+    package = ROOT / "kracauer"
+    paths = [*(package / "daemon").glob("*.py"), package / "logs.py", package / "cli" / "run.py"]
+    sources = "".join(path.read_text(encoding="utf-8") for path in paths)
+    logged = set(re.findall(r'log\.(?:debug|info|warning|error)\(\s*"(\w+)"|event="(\w+)"|ExitCode\.\w+, "(\w+)"', sources))
     found = {name for names in logged for name in names if name}
 
     assert {"ready", "internal_error", "device_lost"} <= found

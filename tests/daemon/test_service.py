@@ -1,95 +1,20 @@
 """The pump, with a device in memory and an engine that does what a test tells it."""
 
 import asyncio
-import io
-import json
 import os
 import signal
 import time
-from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import structlog
+from daemon_stage import CLIENT, SERVICE, Stage
 
-from kracauer.daemon.service import BATCH, Service
+from kracauer.daemon.service import BATCH
 from kracauer.errors import DropReason
-from kracauer.events import Endpoint4, Event, FlowRefused, PacketDropped, RefusalReason
-from kracauer.logs import configure
-from kracauer.tun import DeviceLostError, MemoryDevice
-from kracauer.wire.buffer import PACKET_START, VNET_START, Buffer, Frame
-
-CLIENT = Endpoint4(bytes([192, 0, 2, 7]), 40000)
-SERVICE = Endpoint4(bytes([198, 51, 100, 1]), 443)
-
-
-class ScriptedEngine:
-    """Answers each packet by itself, but raises at b"bad"; `due` are deadlines and `events` what is told."""
-
-    def __init__(self) -> None:
-        self.received: list[bytes] = []
-        self.due: deque[float] = deque()
-        self.timer_calls: list[float] = []
-        self.timer_error: Exception | None = None
-        self.is_stuck = False
-        self.events: deque[Event] = deque()
-
-    def receive(self, frame: Frame, now: float) -> Sequence[Buffer]:
-        assert abs(now - time.monotonic()) < 5
-        packet = bytes(frame.buffer[PACKET_START : frame.end])
-        self.received.append(packet)
-        if packet == b"bad":
-            raise ValueError("the engine stumbled")
-        return [frame.view[VNET_START : frame.end]]
-
-    def handle_timer(self, now: float) -> Sequence[Buffer]:
-        self.timer_calls.append(now)
-        if self.timer_error is not None:
-            raise self.timer_error
-        while self.due and self.due[0] <= now and not self.is_stuck:
-            self.due.popleft()
-        return [bytes(10) + b"timer"]
-
-    def next_deadline(self) -> float | None:
-        return self.due[0] if self.due else None
-
-    def next_event(self) -> Event | None:
-        return self.events.popleft() if self.events else None
-
-
-class Stage:
-    """A service between a device and an engine, and what it logs."""
-
-    def __init__(self, level: str = "debug") -> None:
-        self.device = MemoryDevice()
-        self.engine = ScriptedEngine()
-        self.stream = io.StringIO()
-        self.service = Service(self.device, self.engine, configure(level, "json", self.stream), log_level=level)
-
-    def play(self, act: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        """Run the service, `act` beside it, and stop it."""
-
-        async def both() -> None:
-            is_ready = asyncio.Event()
-            running = asyncio.create_task(self.service.run(is_ready.set))
-            await is_ready.wait()
-            try:
-                await act()
-            finally:
-                self.service.stop()
-                await running
-
-        asyncio.run(both())
-
-    async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
-            while not condition():
-                await asyncio.sleep(0.001)
-
-    def logged(self, event: str) -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self.stream.getvalue().splitlines()]
-        return [line for line in lines if line["event"] == event]
+from kracauer.events import CloseReason, Event, FlowClosed, FlowRefused, PacketDropped, RefusalReason
+from kracauer.logs import LINES_AT_ONCE
+from kracauer.tun import DeviceLostError
 
 
 @pytest.fixture
@@ -220,23 +145,24 @@ def test_a_device_lost_while_a_timer_writes_ends_the_service(stage: Stage) -> No
         stage.play(act)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_signal_ends_the_service(stage: Stage, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "is_final"), [(signal.SIGTERM, False), (signal.SIGINT, True)])
+def test_a_stop_signal_ends_the_service_for_a_while_or_for_good(stage: Stage, number: signal.Signals, is_final: bool) -> None:
     async def act() -> None:
         os.kill(os.getpid(), number)
         await stage.until(lambda: not stage.service.is_running)
 
     stage.play(act)
 
+    assert stage.service.is_final == is_final
 
-def test_sigusr1_logs_the_counters_and_sighup_is_refused(stage: Stage) -> None:
+
+def test_sigusr1_logs_the_counters(stage: Stage) -> None:
     async def act() -> None:
         stage.engine.events.append(PacketDropped(DropReason.NO_FLOW))
         stage.device.inject(b"one")
         await stage.until(lambda: bool(stage.engine.received))
         os.kill(os.getpid(), signal.SIGUSR1)
-        os.kill(os.getpid(), signal.SIGHUP)
-        await stage.until(lambda: bool(stage.logged("counters") and stage.logged("reload_refused")))
+        await stage.until(lambda: bool(stage.logged("counters")))
 
     stage.play(act)
 
@@ -270,6 +196,26 @@ def test_drops_are_all_counted_and_logged_once_with_a_summary(stage: Stage) -> N
     assert stage.service.counters.dropped == {"bad_checksum": 50, "no_flow": 1}
     logged = [(line["reason"], line.get("repeated")) for line in stage.logged("packet_dropped")]
     assert logged == [("bad_checksum", None), ("no_flow", None), ("bad_checksum", 49)]
+
+
+def test_clients_that_come_to_nothing_do_not_flood_the_log_and_leave_their_lines_to_the_others(stage: Stage) -> None:
+    count = 3 * int(LINES_AT_ONCE)
+    flood: list[Event] = [FlowClosed(CLIENT, SERVICE, CloseReason.CLIENT_ABORTED, "peeking", 0.1)] * count
+    served = FlowClosed(CLIENT, SERVICE, CloseReason.FINISHED, "both_fin", 1.0)
+
+    async def act() -> None:
+        stage.engine.events.extend([*flood, served])
+        stage.device.inject(b"one")
+        await stage.until(lambda: not stage.engine.events)
+
+    stage.play(act)
+
+    assert stage.service.counters.events == {"flow_closed": count + 1}
+    written = stage.logged("flow_closed")
+    assert len(written) < LINES_AT_ONCE * 1.5
+    assert [line["state"] for line in written if line.get("reason") == "finished"] == ["both_fin"]
+    assert written[-1]["reasons"] == {"client_aborted": written[-1]["repeated"]}
+    assert len(written) - 1 + written[-1]["repeated"] == count + 1
 
 
 def test_what_is_below_the_level_is_counted_and_not_logged() -> None:

@@ -6,13 +6,16 @@ from types import FrameType
 
 import pytest
 
-from kracauer.daemon.stopping import SERVICE_SIGNALS, STOP_SIGNALS, hold_stop_signals, stop_signals_as_interrupts
+from kracauer.daemon.stopping import SERVICE_SIGNALS, STOP_SIGNALS, StopRequest, hold_stop_signals, stop_signals_as_interrupts
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_a_stop_signal_during_set_up_is_an_interrupt(number: signal.Signals) -> None:
-    with pytest.raises(KeyboardInterrupt), stop_signals_as_interrupts():
+    with pytest.raises(KeyboardInterrupt) as interrupt, stop_signals_as_interrupts():
         os.kill(os.getpid(), number)
+
+    assert isinstance(interrupt.value, StopRequest)
+    assert interrupt.value.is_final == (number is signal.SIGINT)
 
 
 @pytest.mark.parametrize("number", SERVICE_SIGNALS)

@@ -261,9 +261,10 @@ def test_the_counters_are_those_of_the_code() -> None:
 
 
 def test_every_event_of_the_service_is_documented_with_its_level() -> None:
-    sources = [*sorted((ROOT / "kracauer" / "daemon").glob("*.py")), ROOT / "kracauer" / "cli" / "run.py"]
+    package = ROOT / "kracauer"
+    sources = [*sorted((package / "daemon").glob("*.py")), package / "logs.py", package / "cli" / "run.py"]
     code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
-    logged = {event: level for level, event in re.findall(r"log\.(info|warning|error)\(\s*\"(\w+)\"", code)}
+    logged = {event: level for level, event in re.findall(r"log\.(debug|info|warning|error)\(\s*\"(\w+)\"", code)}
     logged |= {event: level for level, event in re.findall(r"level=\"(\w+)\", event=\"(\w+)\"", code)}
     logged |= dict.fromkeys(re.findall(r"\(ExitCode\.\w+, \"(\w+)\"\)", code), "error")
     table = re.search(r"^## The service$(.*)", LOGS, re.MULTILINE | re.DOTALL)

@@ -1,0 +1,62 @@
+"""`kracauer status`: what the running service does."""
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from kracauer.cli.exit_codes import ExitCode
+from kracauer.cli.running_service import add_service_arguments, ask, find_device
+
+NAME: Final = "status"
+HELP: Final = "show what the running service does"
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """Add `-c FILE`, `--device NAME` and `--json`."""
+    add_service_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+
+
+def run(arguments: Namespace) -> int:
+    """Print it and return 0, or say why it cannot be had."""
+    reply = ask(find_device(arguments), "status")
+    if isinstance(reply, ExitCode):
+        return reply
+    if arguments.json:
+        print(json.dumps(reply, indent=2))
+    else:
+        for name, value in render_status(reply):
+            print(f"{name:<12} {value}")
+    return ExitCode.OK
+
+
+def render_status(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is worth knowing at a glance, as a name and a value a line."""
+    flows, counters, last = status["flows"], status["counters"], status["last_reload"]
+    yield "version", status["version"]
+    yield "process", f"{status['pid']}, for {render_duration(status['uptime_s'])}"
+    yield "device", f"{status['device']}, prefix {status['prefix']}"
+    yield "listening", ", ".join(status["listening"])
+    yield "names", str(status["names"])
+    states = ", ".join(f"{count} {state}" for state, count in sorted(flows.items()))
+    yield "connections", f"{sum(flows.values())}{f': {states}' if states else ''}"
+    yield "kept", f"{status['flows_kept']} of them would outlive this process"
+    if last is not None:
+        problems = last["problems"]
+        yield "last reload", f"{last['at']}, {'refused: ' + '; '.join(problems) if problems else 'done'}"
+    yield "packets", f"{counters['packets_read']} read, {counters['packets_written']} written"
+    for table in ("dropped", "refused", "events"):
+        if table in counters:
+            yield table, ", ".join(f"{count} {name}" for name, count in sorted(counters[table].items()))
+    yield "mistakes", f"{counters['internal_errors']} internal errors"
+
+
+def render_duration(seconds: float) -> str:
+    """`seconds` in the two largest units."""
+    minutes, second = divmod(int(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    units = [(days, "d"), (hour, "h"), (minute, "min"), (second, "s")]
+    first = next((index for index, (count, _) in enumerate(units) if count), len(units) - 1)
+    return " ".join(f"{count} {unit}" for count, unit in units[first : first + 2])
