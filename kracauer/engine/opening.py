@@ -1,6 +1,5 @@
 """A connection up to the hostname: SYN cookies, the client's first ACK, the peek (RFC 4987 §3.6, RFC 9293 §3.10.7)."""
 
-import sys
 from http import HTTPStatus
 from typing import Final
 
@@ -257,13 +256,14 @@ class Opening:
             self._acknowledge(flow, handshake)
 
     def _route(self, flow: Flow, peeked: Peeked, now: float) -> None:
-        # One string for all flows of a name: there may be a hundred thousand.
-        flow.hostname = None if peeked.hostname is None else sys.intern(peeked.hostname)
+        flow.hostname = peeked.hostname
         flow.route = self._context.config.routes.lookup(peeked.hostname)
         if flow.route is None:
             reason = RefusalReason.NO_HOSTNAME if peeked.hostname is None else RefusalReason.NO_ROUTE
             self._refusing.refuse(flow, reason, peeked.dialect, None, now, is_head=peeked.is_head_request)
             return
+        if flow.route.pattern == peeked.hostname:
+            flow.hostname = flow.route.pattern  # one string for all of a name's flows, of which there may be a hundred thousand
         access = flow.route.access
         if not access.is_open and not access.permits(flow.client):
             code = _ALERT_ACCESS_DENIED if peeked.dialect is Dialect.TLS else HTTPStatus.FORBIDDEN
