@@ -7,7 +7,7 @@ from kracauer.host.plan import destinations, expected, extension, plan
 from kracauer.host.routes import RouteFact
 from kracauer.host.setup import HostSetup
 from kracauer.host.steps import ROUTE_PROTOCOL, AddRoute, DropRoute, SetLink, SetSysctl, Step
-from kracauer.host.watch import HostWatch, LinkWatch
+from kracauer.host.watch import HostWatch
 
 __all__ = [
     "ROUTE_PROTOCOL",
@@ -17,7 +17,6 @@ __all__ = [
     "Facts",
     "HostSetup",
     "HostWatch",
-    "LinkWatch",
     "RouteFact",
     "SetLink",
     "SetSysctl",

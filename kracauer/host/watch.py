@@ -168,22 +168,3 @@ def _attach_filter(listener: socket.socket, index: int) -> None:
     )
     code = ctypes.create_string_buffer(b"".join(_INSTRUCTION.pack(*instruction) for instruction in program))
     listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, _PROGRAM.pack(len(program), ctypes.addressof(code)))
-
-
-class LinkWatch:
-    """Tells when the interface comes up again after having been down: the kernel has dropped its routes by then."""
-
-    def __init__(self, device: str) -> None:
-        self._watch = HostWatch(device, HostSetup(()))
-
-    def fileno(self) -> int:
-        """Readable when there is word from the kernel."""
-        return self._watch.fileno()
-
-    def has_come_up(self) -> bool:
-        """Read all that has arrived; whether the link went down and is up again since the last call."""
-        return self._watch.has_lost_routes() is not None
-
-    def close(self) -> None:
-        """Stop listening."""
-        self._watch.close()
