@@ -17,7 +17,7 @@ from kracauer.cli.systemd_unit import USER, Service, render_unit, unreachable
 from kracauer.errors import ConfigError, KracauerError
 
 NAME: Final = "install-service"
-HELP: Final = "have systemd run the service: write its unit, and make its user"
+HELP: Final = "have systemd run the service: write its unit, make its user"
 
 UNIT: Final = "kracauer.service"
 DIRECTORY: Final = Path("/etc/systemd/system")

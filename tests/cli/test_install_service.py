@@ -1,0 +1,243 @@
+"""The unit, and what writing it changes; systemd's own tools say what they think of it."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from kracauer.cli import main
+from kracauer.cli.exit_codes import ExitCode
+from kracauer.cli.systemd_unit import Service, render_unit, unreachable
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "how-to" / "run-under-systemd.md"
+CONFIG = (ROOT / "kracauer-config.toml").read_text(encoding="utf-8")
+USUAL = Service(("/opt/kracauer/bin/kracauer",), Path("/etc/kracauer/kracauer-config.toml"))
+# Where the interpreter that runs the tests lies in somebody's home, the command has to be tried with another one.
+PYTHON = "/usr/bin/python3"
+NAME = "kracauer.service"
+
+
+def analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("needs systemd-analyze: apt install systemd")
+    command = ["systemd-analyze", *words]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The usual unit, its program one that is there."""
+    path = tmp_path / NAME
+    path.write_text(render_unit(USUAL._replace(command=("/bin/true",))), encoding="utf-8")
+    return path
+
+
+def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
+    result = analyze("verify", "--man=no", unit)
+    assert result.returncode == 0, result.stderr
+    assert [line for line in result.stderr.splitlines() if NAME in line] == []
+
+
+def test_systemd_rates_the_unit_as_locked_up(unit: Path) -> None:
+    result = analyze("security", "--offline=yes", unit)
+    if "Unknown" in result.stderr or "unrecognized option" in result.stderr:
+        pytest.skip("needs systemd 250 or later")
+    found = re.search(r"Overall exposure level for \S+: ([\d.]+) (\w+)", result.stdout)
+    assert found is not None, result.stdout + result.stderr
+    assert float(found[1]) < 2.0, result.stdout
+
+
+def test_the_page_shows_the_unit_that_is_written() -> None:
+    shown = re.search(r"^```ini kracauer.service\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert shown is not None
+    assert shown[1] == render_unit(USUAL)
+
+
+def test_words_keep_their_meaning_in_the_unit(tmp_path: Path) -> None:
+    text = render_unit(Service(("/opt/my py/python", "-m", "kracauer"), Path('/etc/100%/a "b" $c.toml'), "other"))
+    assert 'ExecStart="/opt/my py/python" -m kracauer run -c "/etc/100%%/a \\"b\\" $$c.toml"' in text
+    assert "Documentation=file:/etc/100%%25/a%%20%%22b%%22%%20%%24c.toml" in text
+    assert "\nUser=other\n" in text
+    path = tmp_path / NAME
+    path.write_text(text.replace('"/opt/my py/python"', "/bin/true"), encoding="utf-8")
+    assert [line for line in analyze("verify", "--man=no", path).stderr.splitlines() if NAME in line] == []
+
+
+def test_a_wrong_configuration_is_what_it_does_not_come_back_from() -> None:
+    assert f"RestartPreventExitStatus={ExitCode.USAGE:d} {ExitCode.CONFIG_UNUSABLE:d}" in render_unit(USUAL)
+
+
+@pytest.mark.parametrize("place", ["/home/somebody/x", "/root/x", "/run/user/1/x", "/tmp/x", "/var/tmp/x"])
+def test_what_the_unit_hides_is_told(place: str) -> None:
+    (line,) = unreachable({"the program": Path(place)}, "kracauer")
+    assert line.startswith(f"the program {place}: ")
+    assert "is hidden from the service" in line
+
+
+@pytest.fixture
+def shown() -> Iterator[Path]:
+    """A directory that the unit would not hide."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    with tempfile.TemporaryDirectory(prefix="kracauer-test-", dir="/dev/shm") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
+def test_what_the_user_may_not_read_is_told(shown: Path) -> None:
+    inner = shown / "inner"
+    inner.mkdir()
+    path = inner / "file"
+    path.write_text("", encoding="utf-8")
+    for barred, mode in ((path, 0o640), (inner, 0o750)):
+        before = barred.stat().st_mode & 0o7777
+        barred.chmod(mode)
+        assert list(unreachable({"it": path}, "nobody")) == [f"it {path}: nobody may not read {barred}: chmod o+rX {barred}"]
+        assert list(unreachable({"it": path}, "root")) == []
+        barred.chmod(before)
+    assert list(unreachable({"it": path}, "nobody")) == []
+
+
+# ------------------------------------------------------------------------------------------------------- the command
+
+
+class Host:
+    """A place to install to: a configuration, a directory for units, and stand-ins of systemctl and useradd, which take notes."""
+
+    def __init__(self, directory: Path) -> None:
+        self.config = directory / "kracauer-config.toml"
+        self.config.write_text(CONFIG, encoding="utf-8")
+        self.units = directory / "units"
+        self.units.mkdir()
+        self.unit = self.units / NAME
+        self._programs = directory / "bin"
+        self._programs.mkdir()
+        self._notes = directory / "notes"
+        for name in ("systemctl", "useradd"):
+            self.stand_in(name, 0)
+
+    def stand_in(self, name: str, status: int) -> None:
+        path = self._programs / name
+        path.write_text(f'#!/bin/sh\necho {name} "$@" >> {self._notes}\nexit {status}\n', encoding="utf-8")
+        path.chmod(0o755)
+
+    @property
+    def called(self) -> list[str]:
+        return self._notes.read_text(encoding="utf-8").splitlines() if self._notes.exists() else []
+
+    def install(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            PYTHON,
+            "-m",
+            "kracauer",
+            "install-service",
+            "-c",
+            str(self.config),
+            "--unit-directory",
+            str(self.units),
+            *words,
+        ]
+        search = [str(ROOT), *(path for path in sys.path if path.endswith("-packages"))]
+        environment = {"PATH": f"{self._programs}:/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(search)}
+        return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture
+def host(shown: Path) -> Host:
+    needs = "import sys; sys.exit(sys.version_info < (3, 11))"
+    if not Path(PYTHON).exists() or subprocess.run([PYTHON, "-c", needs], check=False, timeout=30).returncode:
+        pytest.skip(f"needs a Python 3.11 at {PYTHON}")
+    if list(unreachable({"this checkout": ROOT / "kracauer"}, "nobody")):
+        pytest.skip("needs a checkout that everybody may read")
+    return Host(shown)
+
+
+def test_installing_writes_the_unit_makes_the_user_and_says_what_is_next(host: Host) -> None:
+    result = host.install("--user", "kracauer-test")
+    assert result.returncode == 0, result.stderr
+    assert host.unit.read_text(encoding="utf-8") == render_unit(
+        Service((PYTHON, "-m", "kracauer"), host.config, "kracauer-test")
+    )
+    assert host.unit.stat().st_mode & 0o777 == 0o644
+    useradd, systemctl = host.called
+    assert useradd.startswith("useradd --system ")
+    assert useradd.endswith(" kracauer-test")
+    assert systemctl == "systemctl daemon-reload"
+    assert "systemctl enable --now kracauer" in result.stdout
+    assert list(host.units.iterdir()) == [host.unit]
+
+
+def test_a_user_that_is_there_is_taken(host: Host) -> None:
+    assert host.install("--user", "nobody").returncode == 0
+    assert host.called == ["systemctl daemon-reload"]
+
+
+def test_installing_again_changes_nothing(host: Host) -> None:
+    host.install("--user", "nobody")
+    before = host.unit.stat().st_mtime_ns
+    result = host.install("--user", "nobody")
+    assert result.returncode == 0
+    assert "already as it should be" in result.stdout
+    assert host.unit.stat().st_mtime_ns == before
+
+
+def test_another_unit_is_shown_and_kept_unless_forced(host: Host) -> None:
+    host.unit.write_text("[Service]\nExecStart=/bin/other\n", encoding="utf-8")
+    result = host.install("--user", "nobody")
+    assert result.returncode == ExitCode.USAGE
+    assert "-ExecStart=/bin/other" in result.stdout
+    assert "+User=nobody" in result.stdout
+    assert "--force" in result.stderr
+    assert host.unit.read_text(encoding="utf-8") == "[Service]\nExecStart=/bin/other\n"
+    assert host.called == []
+
+    assert host.install("--user", "nobody", "--force").returncode == 0
+    assert "User=nobody" in host.unit.read_text(encoding="utf-8")
+
+
+def test_printing_changes_nothing(host: Host) -> None:
+    result = host.install("--print")
+    assert result.returncode == 0
+    assert result.stdout == render_unit(Service((PYTHON, "-m", "kracauer"), host.config))
+    assert list(host.units.iterdir()) == []
+    assert host.called == []
+
+
+def test_a_configuration_with_problems_is_not_installed(host: Host) -> None:
+    host.config.write_text(CONFIG.replace("443", "70000"), encoding="utf-8")
+    result = host.install()
+    assert result.returncode == ExitCode.CONFIG_UNUSABLE
+    assert "70000" in result.stderr
+    assert list(host.units.iterdir()) == []
+
+
+def test_a_configuration_that_the_user_may_not_read_is_not_installed(host: Host) -> None:
+    host.config.chmod(0o600)
+    result = host.install("--user", "nobody")
+    assert result.returncode == ExitCode.USAGE
+    assert f"nobody may not read {host.config}" in result.stderr
+    assert list(host.units.iterdir()) == []
+
+
+def test_a_program_that_fails_is_named(host: Host) -> None:
+    host.stand_in("systemctl", 1)
+    result = host.install("--user", "nobody")
+    assert result.returncode == ExitCode.USAGE
+    assert "`systemctl daemon-reload` failed" in result.stderr
+
+
+@pytest.mark.parametrize("name", ["Root", "a b", "-x", "", "a" * 32])
+def test_a_name_that_no_user_can_have_is_a_mistake_of_the_command_line(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["install-service", f"--user={name}", "--print"]) == ExitCode.USAGE
+    assert "is no name of a user" in capsys.readouterr().err
