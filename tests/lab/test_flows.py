@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import signal
 import socket
 import struct
 import threading
@@ -153,11 +154,12 @@ def test_a_backend_that_is_killed_breaks_its_flows_and_its_names_go_on_elsewhere
     assert visit(lab.client, "http", "www.example.com", SERVICE).status == 200
 
 
-def test_a_stopped_daemon_takes_its_device_and_routes_along(build_site: BuildSite) -> None:
+def test_a_daemon_that_is_stopped_for_good_takes_its_device_and_routes_along(build_site: BuildSite) -> None:
     lab = build_site()
     assert lab.daemon is not None
     assert "kracauer0" in interfaces(lab)
-    assert lab.daemon.stop() == 0
+    lab.daemon.send_signal(signal.SIGINT)
+    assert lab.daemon.wait() == 0
     assert "kracauer0" not in interfaces(lab)
 
 

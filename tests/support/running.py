@@ -94,15 +94,15 @@ def environment(directory: Path) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "RUNTIME_DIRECTORY": str(directory / "run")}
 
 
-def command(directory: Path, *words: str, timeout_s: float = 60) -> tuple[int, str, str]:
+def command(directory: Path, *words: str, wrapper: Sequence[str] = ()) -> tuple[int, str, str]:
     """Run `kracauer WORDS` to its end; returns the exit status and what it has printed on stdout and stderr."""
     ran = subprocess.run(
-        [sys.executable, "-m", "kracauer", *words],
+        [*wrapper, sys.executable, "-m", "kracauer", *words],
         env=environment(directory),
         cwd=directory,
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=60,
         check=False,
     )
     return ran.returncode, ran.stdout, ran.stderr

@@ -1,0 +1,83 @@
+"""`kracauer status`: what the service does, for people and for programs."""
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from running import CONFIG, DEVICE, Running, command
+
+import kracauer
+from kracauer.cli.exit_codes import ExitCode
+from kracauer.cli.status import render_duration
+
+WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+Ip = Callable[[str], str]
+Start = Callable[..., Running]
+
+
+@pytest.mark.lab
+def test_everything_is_in_the_object(start: Start, tmp_path: Path) -> None:
+    running = start()
+    running.wait_for("ready")
+    (tmp_path / "kracauer-config.toml").write_text("[", encoding="utf-8")
+    command(tmp_path, "reload")
+
+    status, said, _ = command(tmp_path, "status", "--json")
+
+    shown = json.loads(said)
+    assert status == ExitCode.OK
+    assert (shown["version"], shown["pid"], shown["device"]) == (kracauer.__version__, running.process.pid, DEVICE)
+    assert (shown["prefix"], shown["names"], shown["flows"], shown["flows_kept"]) == ("2001:db8:46::/96", 2, {}, 0)
+    assert shown["listening"] == ["198.51.100.1:443 (tls)", "198.51.100.1:80 (http)"]
+    assert len(shown["last_reload"]["problems"]) == 1
+    assert shown["counters"]["internal_errors"] == 0
+    assert shown["uptime_s"] > 0
+
+
+@pytest.mark.lab
+def test_connections_are_counted_by_state(ip: Ip, start: Start, tmp_path: Path) -> None:
+    ip("address add 192.0.2.7/32 dev lo")
+    start().wait_for("ready")
+    with socket.socket() as client:
+        client.bind(("192.0.2.7", 0))
+        client.settimeout(10)
+        client.connect(("198.51.100.1", 80))
+        client.sendall(b"GET /")
+
+        status, said, _ = command(tmp_path, "status")
+
+    assert status == ExitCode.OK
+    assert "connections  1: 1 peeking\n" in said
+    assert "device       kracauer0, prefix 2001:db8:46::/96\n" in said
+
+
+@pytest.mark.lab
+def test_the_service_is_found_by_the_device_of_the_configuration(start: Start, tmp_path: Path) -> None:
+    start(config=f'{CONFIG}\n[network]\ndevice = "other0"\n').wait_for("ready")
+
+    assert command(tmp_path, "status")[0] == ExitCode.OK
+    assert command(tmp_path, "status", "--device", DEVICE)[0] == ExitCode.NOT_RUNNING
+    (tmp_path / "kracauer-config.toml").unlink()
+    assert command(tmp_path, "status")[0] == ExitCode.NOT_RUNNING
+    assert command(tmp_path, "status", "--device", "other0")[0] == ExitCode.OK
+
+
+@pytest.mark.lab
+def test_who_may_not_ask_is_told_so(start: Start, tmp_path: Path) -> None:
+    start().wait_for("ready")
+    os.chown(tmp_path / "run" / f"{DEVICE}.sock", 65534, 65534)
+
+    status, _, said = command(tmp_path, "status", wrapper=WITHOUT_CAPABILITIES)
+
+    assert status == ExitCode.NOT_PERMITTED
+    assert "run this as root" in said
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0.4, "0 s"), (61, "1 min 1 s"), (3600, "1 h 0 min"), (90_061, "1 d 1 h"), (59, "59 s")]
+)
+def test_durations_are_short(seconds: float, shown: str) -> None:
+    assert render_duration(seconds) == shown
