@@ -8,6 +8,7 @@ from typing import Final
 from kracauer.access import AccessLists, combined
 from kracauer.config import Config, Listener
 from kracauer.engine.fairness import ClientShares
+from kracauer.engine.strays import Strays
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Endpoint4, Endpoint6, Event, FlowClosed, PacketDropped
 from kracauer.flows import Flow, FlowTable
@@ -65,6 +66,7 @@ class Context:
         self.outgoing: list[Buffer] = []
         self.events: deque[Event] = deque()
         self.resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
+        self.strays = Strays()
         self.identifications = Identifications(int(now * 1000))
         self.path_mtus = PathMtus()
         # One a family: a flood of fragments on one side costs the other nothing.

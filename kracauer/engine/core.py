@@ -9,6 +9,7 @@ from kracauer.engine import ingress
 from kracauer.engine.adopting import Adoption, adopt
 from kracauer.engine.context import Context
 from kracauer.engine.dialing import Dialing
+from kracauer.engine.gate import Gate
 from kracauer.engine.icmp import Icmp
 from kracauer.engine.ingress import Segment
 from kracauer.engine.opening import Opening
@@ -46,6 +47,7 @@ class Engine:
         context = self._context = Context(config, secret, now, Records() if records is None else records)
         self._by_client = context.flows.by_client
         self._by_backend = context.flows.by_backend
+        self._gate = Gate(context)
         self._dialing = Dialing(context)
         self._refusing = Refusing(context)
         self._opening = Opening(context, self._dialing, self._refusing)
@@ -90,8 +92,13 @@ class Engine:
         version_ihl = buffer[PACKET_START]
         if version_ihl == 0x45:
             if frame.end >= _MIN_V4:
-                flow = self._by_client.get(_V4_KEY.unpack_from(buffer, PACKET_START + 12)[0])
-                if flow is not None and flow.fast is not None:
+                key: bytes = _V4_KEY.unpack_from(buffer, PACKET_START + 12)[0]
+                flow = self._by_client.get(key)
+                if flow is None:
+                    answer = self._gate.receive(frame, key, now)
+                    if answer is not None:
+                        return answer
+                elif flow.fast is not None:
                     packet = flow.fast.to_backend(frame, now)
                     if packet is not None:
                         return (packet,)
@@ -101,7 +108,7 @@ class Engine:
                 packet = flow.fast.to_client(frame, now)
                 if packet is not None:
                     return (packet,)
-        return self._receive_other(frame, now)
+        return self.receive_at_length(frame, now)
 
     def handle_timer(self, now: float) -> Sequence[Buffer]:
         """Do what has come due by `now`; returns packets to write."""
@@ -163,7 +170,8 @@ class Engine:
                 if expired.first_fragment is not None:
                     self._icmp.answer(expired.first_fragment, answer, now)
 
-    def _receive_other(self, frame: Frame, now: float) -> Sequence[Buffer]:
+    def receive_at_length(self, frame: Frame, now: float) -> Sequence[Buffer]:
+        """As `receive`, for every packet the long way: what the short ones are held to."""
         version = frame.buffer[PACKET_START] >> 4 if frame.end > PACKET_START else 0
         try:
             if version == 4:

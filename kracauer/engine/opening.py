@@ -7,7 +7,6 @@ from kracauer.engine.context import Context, ListenerState
 from kracauer.engine.dialing import Dialing
 from kracauer.engine.ingress import Segment
 from kracauer.engine.refusing import Refusing
-from kracauer.engine.strays import Strays
 from kracauer.errors import Dropped, DropReason, ParseError
 from kracauer.events import CloseReason, RefusalReason
 from kracauer.flows import Flow, Renewal, client_key
@@ -41,7 +40,6 @@ class Opening:
         self._context = context
         self._dialing = dialing
         self._refusing = refusing
-        self._strays = Strays()
 
     def answer_syn(self, segment: Segment, listener: ListenerState, flow: Flow | None, now: float) -> None:
         """Answer a SYN with a cookie and keep nothing of it; a flow it may be about to replace is only marked."""
@@ -116,7 +114,7 @@ class Opening:
         offers = listener.offers.candidates(now)
         found = context.cookies.check(key, client_isn, isn, offers, now)
         if found is None:
-            if self._strays.is_stale(key, now):
+            if context.strays.is_stale(key, now):
                 self.reset(segment, now)
             raise Dropped(DropReason.BAD_COOKIE)
         context.shares.check_opening(segment.endpoints.src, now)
