@@ -110,7 +110,7 @@ def test_what_the_user_may_not_read_is_told(shown: Path) -> None:
 
 
 class Host:
-    """A place to install to: a configuration, a directory for units, and stand-ins of systemctl and useradd, which take notes."""
+    """Where to install to: a configuration, a directory for units, and stand-ins of systemctl and useradd, which take notes."""
 
     def __init__(self, directory: Path) -> None:
         self.config = directory / "kracauer-config.toml"

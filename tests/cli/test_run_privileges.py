@@ -1,0 +1,113 @@
+"""What a running service may do: what its work takes and no more, as root, and as nobody in a world as narrow as the unit's."""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from running import CONFIG, Running, command
+
+from kracauer.cli.exit_codes import ExitCode
+
+pytestmark = pytest.mark.lab
+
+Ip = Callable[[str], str]
+Start = Callable[..., Running]
+DEVICE = "kracauer0"
+MORE = CONFIG.replace("[hosts]", '[[listen]]\naddress = "198.51.100.2"\nport = 80\n\n[hosts]')
+NET_ADMIN = f"{1 << 12:016x}"
+NOBODY = 65534
+# As the unit has it: one ambient capability, no new privileges, nothing writable but the runtime directory, and no memory that
+# becomes code: PR_SET_MDWE, from Linux 6.3 on, does what MemoryDenyWriteExecute= does by a filter.
+WITHOUT_NEW_CODE = "import ctypes, os, sys; ctypes.CDLL(None).prctl(65, 1, 0, 0, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+NARROW = """
+set -e
+directory=$1; shift
+mount --make-rprivate /
+mount --bind "$directory" "$directory"
+mount --bind "$directory/run" "$directory/run"
+for place in $(awk '$2 !~ "^/(proc|dev|sys)(/|$)" {print $2}' /proc/mounts | sort -ru); do
+    [ "$place" = "$directory/run" ] || mount -o remount,bind,ro "$place" 2> /dev/null || true
+done
+if touch "$directory/new" 2> /dev/null; then exit 99; fi
+exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --bounding-set=-all,+net_admin \\
+    --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin "$@"
+"""
+
+
+@pytest.fixture
+def narrow(tmp_path: Path, program: Callable[[str], str]) -> Sequence[str]:
+    """The words before the service's command that make it nobody's, in a world of its own."""
+    for name in ("setpriv", "unshare", "awk"):
+        program(name)
+    (tmp_path / "run").mkdir(mode=0o700)
+    for place in (tmp_path, *tmp_path.parents):
+        if place.owner() == "root" and place.stat().st_mode & 0o7777 == 0o700:
+            place.chmod(0o711)
+    os.chown(tmp_path / "run", NOBODY, NOBODY)
+    return (sys.executable, "-c", WITHOUT_NEW_CODE, "unshare", "--mount", "sh", "-c", NARROW, "sh", str(tmp_path))
+
+
+def status(running: Running) -> dict[str, str]:
+    lines = Path(f"/proc/{running.process.pid}/status").read_text(encoding="ascii").splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def check_work(ip: Ip, running: Running, directory: Path) -> None:
+    """A link that goes down and comes up, a reload that adds an address, and a final stop: all of it takes a privilege."""
+    before = ip("-4 route show") + ip("-6 route show")
+    ip(f"link set {DEVICE} down")
+    ip(f"link set {DEVICE} up")
+    running.wait_for("routes_restored")
+    assert ip("-4 route show") + ip("-6 route show") == before
+
+    (directory / "kracauer-config.toml").write_text(MORE, encoding="utf-8")
+    assert command(directory, "reload")[0] == ExitCode.OK
+    assert f"198.51.100.2 dev {DEVICE}" in ip("-4 route show")
+    assert [event for event in running.lines if event["level"] in ("error", "critical")] == []
+
+
+def test_as_root_it_keeps_one_capability_and_does_its_work_with_it(ip: Ip, start: Start, tmp_path: Path) -> None:
+    running = start()
+    running.wait_for("ready")
+
+    found = status(running)
+    assert (found["CapPrm"], found["CapEff"]) == (NET_ADMIN, NET_ADMIN)
+    assert {int(found[name], 16) for name in ("CapInh", "CapBnd", "CapAmb")} == {0}
+    assert found["NoNewPrivs"] == "1"
+    check_work(ip, running, tmp_path)
+    assert command(tmp_path, "stop", "--forget")[0] == ExitCode.OK
+    assert DEVICE not in ip("link show")
+    assert "198.51.100" not in ip("-4 route show")
+
+
+def test_as_nobody_in_a_world_that_cannot_be_written_it_does_all_of_its_work(
+    ip: Ip, start: Start, tmp_path: Path, narrow: Sequence[str]
+) -> None:
+    running = start(wrapper=narrow)
+    running.wait_for("ready")
+
+    found = status(running)
+    assert set(found["Uid"].split()) == {str(NOBODY)}
+    assert (found["CapPrm"], found["CapEff"]) == (NET_ADMIN, NET_ADMIN)
+    assert {int(found[name], 16) for name in ("CapInh", "CapAmb")} == {0}
+    assert int(found["CapBnd"], 16) | 1 << 12 == 1 << 12
+    assert found["NoNewPrivs"] == "1"
+    assert [event["event"] for event in running.lines] == ["ready"]
+    check_work(ip, running, tmp_path)
+    assert command(tmp_path, "stop", "--forget")[0] == ExitCode.OK
+    assert DEVICE not in ip("link show")
+
+
+def test_as_nobody_it_goes_on_with_what_it_has_left(ip: Ip, start: Start, tmp_path: Path, narrow: Sequence[str]) -> None:
+    running = start(wrapper=narrow)
+    running.wait_for("ready")
+    assert running.stop() == ExitCode.OK
+    assert DEVICE in ip("link show")
+
+    again = start(wrapper=narrow)
+    again.wait_for("ready")
+    assert [event["level"] for event in again.lines] == ["info"] * len(again.lines)
+    assert f"198.51.100.1 dev {DEVICE}" in ip("-4 route show")
+    assert command(tmp_path, "stop", "--forget")[0] == ExitCode.OK
