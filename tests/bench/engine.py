@@ -2,7 +2,8 @@
 
     python tests/bench/engine.py --packets 200000
 
-Prints the best of several rounds for each path. To compare two versions, run it in turns with each one's checkout on the path.
+Prints the best of several rounds for each path, in processor time. To compare two versions, run it in turns with each one's
+checkout on the path.
 """
 
 import argparse
@@ -54,9 +55,9 @@ class Joined:
     def send(self, packet: bytes) -> list[bytes]:
         """Have the engine take in `packet`, which begins with its vnet header; returns what came out."""
         self.frame.load(packet[10:], packet[:10])
-        started = time.perf_counter()
+        started = time.process_time()
         sent = self.engine.receive(self.frame, YOUNG)
-        self.spent_s += time.perf_counter() - started
+        self.spent_s += time.process_time() - started
         return [bytes(out) for out in sent]
 
     def open(self, port: int) -> tuple[int, int]:
@@ -98,14 +99,14 @@ def measure(joined: Joined, heads: Sequence[bytes], count: int, now: float, *, i
     frame, receive, next_event = joined.frame, joined.engine.receive, joined.engine.next_event
     end, best = frame.end, float("inf")
     for _ in range(ROUNDS):
-        started = time.perf_counter()
+        started = time.process_time()
         for head in islice(cycle(heads), count):
             frame.buffer[VNET_START : VNET_START + len(head)] = head
             frame.end = end
             if not is_idle:
                 receive(frame, now)
             next_event()
-        best = min(best, time.perf_counter() - started)
+        best = min(best, time.process_time() - started)
     return best / count * 1e6
 
 
@@ -120,12 +121,15 @@ def flood(flags: int, options: bytes = b"") -> list[bytes]:
 
 def handshakes(count: int) -> float:
     """Return the microseconds that the engine takes for a handshake: SYN, hello, the backend's SYN-ACK."""
-    joined = Joined()
-    for number in range(count):
-        joined.open(1024 + number)
-        while joined.engine.next_event() is not None:
-            pass
-    return joined.spent_s / count * 1e6
+    best = float("inf")
+    for _ in range(ROUNDS):
+        joined = Joined()
+        for number in range(count):
+            joined.open(1024 + number)
+            while joined.engine.next_event() is not None:
+                pass
+        best = min(best, joined.spent_s)
+    return best / count * 1e6
 
 
 def main() -> None:
@@ -174,7 +178,7 @@ def main() -> None:
     for name, (packets, now) in floods.items():
         joined.load(packets[0], 0)
         show(name, packets, now)
-    print(f"{'handshake':<32}{handshakes(min(count, 20_000)):7.1f} µs")
+    print(f"{'handshake':<32}{handshakes(min(count, 4000)):7.1f} µs")
 
 
 if __name__ == "__main__":
