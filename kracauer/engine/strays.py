@@ -1,5 +1,6 @@
 """Telling a stale connection from one whose first segment is late."""
 
+from collections import OrderedDict
 from typing import Final
 
 STALE_AFTER_S: Final = 3.0
@@ -18,7 +19,8 @@ class Strays:
     __slots__ = ("_first_seen",)
 
     def __init__(self) -> None:
-        self._first_seen: dict[bytes, float] = {}
+        # In a plain dictionary the oldest is found behind the places of all that went before it, a flood's worth of them.
+        self._first_seen: OrderedDict[bytes, float] = OrderedDict()
 
     def is_stale(self, key: bytes, now: float) -> bool:
         """Note a segment of `key` at `now`; returns whether the connection has been a stray for long enough to reset it."""
@@ -30,6 +32,6 @@ class Strays:
             return True
         self._first_seen.pop(key, None)
         if len(self._first_seen) >= CAPACITY:
-            del self._first_seen[next(iter(self._first_seen))]
+            self._first_seen.popitem(last=False)
         self._first_seen[key] = now
         return False
