@@ -22,6 +22,7 @@ from kracauer.lab.links import End, configure
 from kracauer.lab.namespaces import NetworkNamespace
 from kracauer.lab.processes import BackgroundProcess
 from kracauer.lab.topology import ATTACKER, CLIENT, MAPPED_CLIENT, ORIGIN_1, ORIGIN_2, PREFIX, SERVICE, Lab, Topology
+from kracauer.logs import LINES_AT_ONCE, LINES_PER_S
 
 MIB = 1 << 20
 TIMESTAMPS = 12  # bytes of the option in each segment
@@ -79,7 +80,7 @@ class Damage:
         assert self.visits.quantile(1) < ALL_WITHIN_S, self
         assert self.internal_errors == 0, self
 
-    def check_daemon(self, *, most_bytes: int = 16 * MIB, most_lines: int = 100) -> None:
+    def check_daemon(self, *, most_bytes: int = 16 * MIB, most_lines: float = 100) -> None:
         """It has taken no more memory, and said no more, than it may for any attack of this kind."""
         assert self.grown_bytes < most_bytes, self
         assert self.log_lines < most_lines, self
@@ -294,6 +295,11 @@ def dribble(connections: Sequence[socket.socket], pieces: Iterable[bytes], pause
                 return
         if stop.wait(pause_s):
             return
+
+
+def lines_of_a_surge(kinds: int, seconds: float = SECONDS + 5) -> float:
+    """How many lines are written in that time where so many kinds of event come as often as attackers want."""
+    return kinds * (LINES_AT_ONCE + LINES_PER_S * seconds)
 
 
 def topology() -> Topology:

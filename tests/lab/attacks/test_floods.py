@@ -50,7 +50,8 @@ def test_a_flood_of_syns_from_everywhere_keeps_nobody_out(siege: Siege) -> None:
     after = link_counts(siege.lab.attacker)
     answers = after["received"] - before["received"]
     assert 0.9 * sent.sent < answers < sent.sent + 1000
-    assert after["received_bytes"] - before["received_bytes"] <= after["sent_bytes"] - before["sent_bytes"]
+    # Neighbour discovery is in these, too
+    assert after["received_bytes"] - before["received_bytes"] < 1.01 * (after["sent_bytes"] - before["sent_bytes"])
     assert set(damage.events) <= OUR_OWN, damage
     assert damage.events["flow_spliced"] == len(damage.visits.latencies_s), damage
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 
 import pytest
-from attackers import HEAD, MIB, PEEK_S, RESET_ON_CLOSE, SECONDS, Siege, attackers, dribble
+from attackers import HEAD, MIB, PEEK_S, RESET_ON_CLOSE, SECONDS, Siege, attackers, dribble, lines_of_a_surge
 
 from kracauer.lab.topology import ATTACKER, SERVICE
 
@@ -17,8 +17,6 @@ pytestmark = pytest.mark.lab
 BuildSiege = Callable[..., Siege]
 # What the interpreter takes for a connection that has no backend yet, with all that hangs on it
 FLOW_BYTES = 8192
-# Thousands of connections come to an end; a line for each would fill a disk
-MOST_LINES = 500
 
 
 def wait_until_let_go(siege: Siege, count: int) -> None:
@@ -42,7 +40,7 @@ def test_thousands_of_silent_connections_from_one_address_keep_no_other_address_
     assert damage.dropped["client_full"] > 1000, damage
     assert damage.events["flow_closed"] <= 2 * limit + len(damage.visits.latencies_s), damage
     wait_until_let_go(siege, limit)
-    assert siege.log_lines() < MOST_LINES
+    assert siege.log_lines() < lines_of_a_surge(1, 15)
 
 
 def test_thousands_of_silent_connections_from_many_addresses_keep_nobody_out(siege: Siege) -> None:
@@ -56,7 +54,7 @@ def test_thousands_of_silent_connections_from_many_addresses_keep_nobody_out(sie
     damage.check_visitors()
     damage.check_daemon(most_bytes=16 * MIB + len(sources) * FLOW_BYTES)
     wait_until_let_go(siege, len(sources) // 2)
-    assert siege.log_lines() < MOST_LINES
+    assert siege.log_lines() < lines_of_a_surge(1, 15)
 
 
 def test_hellos_of_one_byte_at_a_time_keep_nobody_out(siege: Siege) -> None:
@@ -68,7 +66,7 @@ def test_hellos_of_one_byte_at_a_time_keep_nobody_out(siege: Siege) -> None:
 
     damage = siege.withstand_client(attack)
     damage.check_visitors()
-    damage.check_daemon(most_bytes=16 * MIB + len(sources) * FLOW_BYTES, most_lines=MOST_LINES)
+    damage.check_daemon(most_bytes=16 * MIB + len(sources) * FLOW_BYTES, most_lines=lines_of_a_surge(1))
 
 
 @pytest.mark.parametrize("is_endless", [pytest.param(False, id="up to the limit"), pytest.param(True, id="for ever")])
@@ -91,8 +89,9 @@ def test_hellos_without_end_keep_nobody_out(build_siege: BuildSiege, is_endless:
 
     damage = siege.withstand_client(attack)
     damage.check_visitors()
-    damage.check_daemon(most_bytes=2 * held_bytes + 16 * MIB, most_lines=MOST_LINES)
-    assert damage.dropped["held_bytes_full"] > 0, "the attackers were too few for this to prove anything"
+    damage.check_daemon(most_bytes=2 * held_bytes + 16 * MIB, most_lines=lines_of_a_surge(1))
+    full = damage.dropped["held_bytes_full"] + damage.dropped["client_full"]
+    assert full > 100, f"the attackers were too few for this to prove anything: {damage}"
 
 
 @pytest.mark.parametrize("has_request", [pytest.param(False, id="silent"), pytest.param(True, id="with a request")])
@@ -120,4 +119,4 @@ def test_a_client_that_connects_and_resets_without_a_pause_keeps_nobody_out(sieg
     damage = siege.withstand_client(attack)
     damage.check_visitors()
     assert attempts > SECONDS * 100, "the attacker was too slow for this to prove anything"
-    damage.check_daemon(most_bytes=32 * MIB, most_lines=MOST_LINES)
+    damage.check_daemon(most_bytes=32 * MIB, most_lines=lines_of_a_surge(3 if has_request else 1))
