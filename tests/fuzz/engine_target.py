@@ -262,7 +262,13 @@ class Play:
         if choice & 16:
             slot.renew()
         self.converse(
-            slot, param & 3, has_timestamps=has_timestamps, has_scale=not choice & 32, window=65535 if param & 4 else 50
+            slot,
+            param & 3,
+            has_timestamps=has_timestamps,
+            has_scale=not choice & 32,
+            window=65535 if param & 4 else 50,
+            backend_lacks=bool(choice & 64),
+            is_relieved=bool(param & 8),
         )
 
     def _wait(self, param: int) -> None:
@@ -376,8 +382,22 @@ class Play:
 
     # -------------------------------------------------------------------------------------------------- the engine called
 
-    def converse(self, slot: Slot, stage: int, *, has_timestamps: bool, has_scale: bool = True, window: int = 65535) -> None:
-        """SYN; the client's ACK with its first message; the backend's SYN-ACK; and a segment of each."""
+    def converse(
+        self,
+        slot: Slot,
+        stage: int,
+        *,
+        has_timestamps: bool,
+        has_scale: bool = True,
+        window: int = 65535,
+        backend_lacks: bool = False,
+        is_relieved: bool = False,
+    ) -> None:
+        """SYN; the client's ACK with its first message; the backend's SYN-ACK; and a segment of each: up to `stage`.
+
+        `backend_lacks` leaves the client's options out of the backend's answer. A client that `is_relieved` sends a part of its
+        message twice, so that it is acknowledged before there is a backend.
+        """
         syn_options = b"\x02\x04\x05\xb4" + (b"\x01\x03\x03\x07" if has_scale else b"") + b"\x01\x01\x04\x02"
         ts = struct.pack("!BBBBII", 1, 1, 8, 10, 501, 0) if has_timestamps else b""
         self._feed(build_tcp(slot.to_service, slot.c, 0, SYN, 64240, syn_options + ts, b""), _SOUND)
@@ -385,14 +405,15 @@ class Play:
             return
         ts = ts[:8] + struct.pack("!I", slot.tsval) if has_timestamps else b""
         hello = slot.stream[: slot.hello_bytes]
-        for at in range(0, len(hello), 1440):
-            piece = hello[at : at + 1440]
+        pieces = [(at, hello[at : at + 1440]) for at in range(0, len(hello), 1440)]
+        for at, piece in [(0, hello[:12]), (0, hello[:12]), *pieces] if is_relieved else pieces:
             self._feed(build_tcp(slot.to_service, slot.c + 1 + at, slot.s + 1, PSH | ACK, window, ts, piece), _SOUND)
         slot.client_sent, slot.backend_sent = len(hello), 0
         if stage < 2:
             return
-        ts = struct.pack("!BBBBII", 1, 1, 8, 10, 9000, 501) if has_timestamps else b""
-        self._feed(build_tcp(slot.to_client, slot.b, slot.c + 1, SYN | ACK, window, syn_options + ts, b""), _SOUND)
+        ts = struct.pack("!BBBBII", 1, 1, 8, 10, 9000, 501) if has_timestamps and not backend_lacks else b""
+        answered = b"" if backend_lacks else syn_options
+        self._feed(build_tcp(slot.to_client, slot.b, slot.c + 1, SYN | ACK, window, answered + ts, b""), _SOUND)
         if stage < 3:
             return
         end = slot.c + 1 + slot.client_sent
@@ -606,6 +627,10 @@ def seeds() -> list[bytes]:
             opened = bytes((0x36, slot | 8, 0x76, slot | 32))
             ours = bytes(slot if number == 1 else value for number, value in enumerate(talk[:4])) + talk[4:]
             found.append(bytes((config,)) + opened + ours + icmp + (close if slot & 1 else reset) + bytes((0xB7, 0x57)))
+            lacking = bytes(
+                (0x36, slot | 8 | 64, *talk[:4], 0x08, 0, 2, 0, 0x98, 1, 0, 0, 0xB6, slot | 16, *talk[4:], 0xCE, 0x77)
+            )
+            found.append(bytes((config,)) + lacking + icmp + close)
         peeking = bytes((0x16, 5, 0x10, 5, 0x41, 3, 0x10, 5, 0x41, 3, 0x47, 0x57, 0x26, 2, 0x67, 0x77, 0x87))
         pieces = bytes((0x39, 0, 4, 0, 0x89, 5, 30, 5, 0x8A, 40, 7, 0xCA, 9, 9, 0x1B, *range(12)))
         turns = bytes((0x36, 0, 0x8E, 0x36, 1, 0xCE, *talk, 0x8E, 0x77, 0xFE, 0, 3, 1, *close))
