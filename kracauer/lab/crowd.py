@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Final
 
 from kracauer.lab.namespaces import python_module
@@ -124,7 +124,9 @@ def main() -> None:
     options = parser.parse_args()
     crowd = Crowd(options.address, options.port, options.names, options.pause)
     print(READY, flush=True)
-    print(json.dumps(asdict(crowd.run(options.visitors, options.seconds))), flush=True)
+    visits = crowd.run(options.visitors, options.seconds)
+    shown = {"latencies_s": visits.latencies_s, "failures": dict(visits.failures), "seconds": visits.seconds}
+    print(json.dumps(shown), flush=True)
 
 
 if __name__ == "__main__":
