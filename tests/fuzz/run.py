@@ -35,7 +35,7 @@ class Session:
         self.name, self.target = name, TARGETS[name]
         self._runs, self._calls, self._seconds = arguments.runs, arguments.calls, arguments.seconds
         self._findings = arguments.findings
-        self._started = time.monotonic()
+        self._started, self._began = time.monotonic(), time.process_time()
         self.inputs = self.calls = 0
 
     def play(self, data: bytes) -> None:
@@ -57,8 +57,9 @@ class Session:
     def end(self, status: int) -> NoReturn:
         """Say how far it has come, and end the process as it stands: a fuzzer's own clean-up has nothing to add."""
         elapsed = time.monotonic() - self._started
-        rate = self.calls / max(elapsed, 0.001)
-        print(f"{self.name}: {self.inputs} inputs, {self.calls} calls in {elapsed:.1f} s, {rate:.0f} calls/s", flush=True)
+        rate, own = (self.calls / max(seconds, 0.001) for seconds in (elapsed, time.process_time() - self._began))
+        said = f"{self.inputs} inputs, {self.calls} calls in {elapsed:.1f} s, {rate:.0f} calls/s, {own:.0f} a CPU second"
+        print(f"{self.name}: {said}", flush=True)
         sys.stderr.flush()
         os._exit(status)
 
