@@ -1,5 +1,6 @@
 """Engines that die in mid-sentence, and those that come after them with nothing but a copy of their pages of memory."""
 
+import functools
 from dataclasses import dataclass, field
 
 from packets import sum_words
@@ -10,6 +11,7 @@ from kracauer.engine import Engine
 from kracauer.tcp.record import PAGE_BYTES, RECORD_BYTES, Records
 
 _SYN, _ACK = 0x02, 0x10
+_parsed = functools.cache(config)
 
 
 @dataclass
@@ -38,7 +40,7 @@ class Life:
 def first_life(settings: Config | str = "", *, sides: dict[str, Side] | None = None, **symbols: int | bytes) -> Life:
     """An engine that nobody was before."""
     pages: list[bytearray] = []
-    settings = config(settings) if isinstance(settings, str) else settings
+    settings = _parsed(settings) if isinstance(settings, str) else settings
     engine = Engine(settings, secret=SECRET, now=EPOCH, records=_records(pages))
     talk = Conversation(engine=engine, sides=sides)
     talk.symbols |= symbols
@@ -50,15 +52,19 @@ def next_life(life: Life, settings: Config | str = "", *, after_s: float = 0.0, 
 
     The peers, who have died of nothing, go on with the numbers they know.
     """
-    now = life.talk.now + after_s
     copies = [bytearray(page) for page in (life.pages if pages is None else pages)]
-    settings = config(settings) if isinstance(settings, str) else settings
-    engine = Engine(settings, secret=SECRET, now=now, records=_records(copies))
-    adoption = engine.adopt(now)
-    talk = Conversation(engine=engine, now=life.talk.start, sides=life.talk.sides)
-    talk.symbols = dict(life.talk.symbols)
-    talk.now = now
-    return Life(talk, copies, adoption.adopted, adoption.discarded)
+    heir = Life(Conversation(engine=life.talk.engine, now=life.talk.start, sides=life.talk.sides), copies)
+    heir.talk.symbols = dict(life.talk.symbols)
+    heir.talk.now = life.talk.now + after_s
+    take_over(heir, settings)
+    return heir
+
+
+def take_over(life: Life, settings: Config | str = "") -> None:
+    """Put another engine over the pages of `life`, and have it adopt what they hold."""
+    settings = _parsed(settings) if isinstance(settings, str) else settings
+    life.talk.engine = Engine(settings, secret=SECRET, now=life.talk.now, records=_records(life.pages))
+    life.adopted, life.discarded = life.talk.engine.adopt(life.talk.now)
 
 
 def _records(pages: list[bytearray]) -> Records:
@@ -79,7 +85,7 @@ def comparable(data: bytes) -> bytes:
     if packet[0] >> 4 == 4:
         assert sum_words(bytes(packet[:20])) == 0xFFFF
         packet[4:6] = packet[10:12] = bytes(2)
-        if packet[9] == 6 and packet[33] & (_SYN | _ACK) == _SYN | _ACK:
+        if packet[9] == 6 and len(packet) >= 40 and not packet[7] and packet[33] & (_SYN | _ACK) == _SYN | _ACK:
             return bytes(packet[12:24])
     return data[:10] + bytes(packet)
 
