@@ -1,6 +1,7 @@
 """A site under attack: the attackers, honest visitors beside them, and what the attack did to both and to the daemon."""
 
 import contextlib
+import json
 import re
 import select
 import signal
@@ -19,7 +20,7 @@ from typing import Any
 from kracauer.lab import configuration, crowd, flood
 from kracauer.lab.crowd import Visits
 from kracauer.lab.links import End, configure
-from kracauer.lab.namespaces import NetworkNamespace
+from kracauer.lab.namespaces import NetworkNamespace, python_module
 from kracauer.lab.processes import BackgroundProcess
 from kracauer.lab.topology import ATTACKER, CLIENT, MAPPED_CLIENT, ORIGIN_1, ORIGIN_2, PREFIX, SERVICE, Lab, Topology
 from kracauer.logs import LINES_AT_ONCE, LINES_PER_S
@@ -170,6 +171,14 @@ class Siege:
                 return found[-1]
             time.sleep(0.02)
         raise AssertionError("the daemon has not told its counters")
+
+    def unproven_flows(self) -> int:
+        """How many flows there are that have no backend, by `kracauer status`."""
+        command = python_module("kracauer", "status", "--json", "-c", self.lab.directory / "kracauer-config.toml")
+        result = self.lab.router.run(command, env={"RUNTIME_DIRECTORY": str(self.lab.directory / "run")})
+        assert result.returncode == 0, result.stderr.decode()
+        flows = json.loads(result.stdout)["flows"]
+        return sum(count for state, count in flows.items() if state in ("peeking", "dialing", "refusing"))
 
     def memory(self, field: str) -> int:
         """A field of the daemon's memory in bytes (proc_pid_status(5))."""

@@ -53,6 +53,7 @@ def test_a_flood_of_syns_from_everywhere_keeps_nobody_out(siege: Siege) -> None:
     # Neighbour discovery is in these, too
     assert after["received_bytes"] - before["received_bytes"] < 1.01 * (after["sent_bytes"] - before["sent_bytes"])
     assert set(damage.events) <= OUR_OWN, damage
+    assert siege.unproven_flows() == 0
     assert damage.events["flow_spliced"] == len(damage.visits.latencies_s), damage
 
 
@@ -75,6 +76,7 @@ def test_a_flood_of_segments_of_no_connection_keeps_nobody_out(siege: Siege, fla
     after = link_counts(siege.lab.attacker)
     assert after["received"] - before["received"] < RESET_BURST + (SECONDS + 4) * RESETS_PER_SECOND
     assert set(damage.events) <= OUR_OWN, damage
+    assert siege.unproven_flows() == 0
 
 
 def test_a_flood_to_a_port_where_nobody_listens_keeps_nobody_out(siege: Siege) -> None:
@@ -110,6 +112,7 @@ def test_a_flood_from_the_backends_side_keeps_nobody_out(siege: Siege, source: b
     )
     assert answers < RESET_BURST + (SECONDS + 4) * RESETS_PER_SECOND
     assert set(damage.events) <= OUR_OWN, damage
+    assert siege.unproven_flows() == 0
 
 
 def test_a_flood_of_guesses_at_a_cookie_keeps_nobody_out(siege: Siege) -> None:

@@ -25,6 +25,8 @@ def wait_until_let_go(siege: Siege, count: int) -> None:
     while (ended := siege.counters()["events"].get("flow_closed", 0)) < count:
         assert time.monotonic() < deadline, f"{ended} of {count} connections were let go"
         time.sleep(0.2)
+    while (left := siege.unproven_flows()) > 0:
+        assert time.monotonic() < deadline, f"{left} connections are left"
 
 
 def test_thousands_of_silent_connections_from_one_address_keep_no_other_address_out(siege: Siege) -> None:
