@@ -806,6 +806,6 @@ def test_no_connection_is_lost_however_often_the_engine_is_killed(
     said = "\n".join(network.log)
     assert not any((client.complaints, backend.complaints, client.is_reset, backend.is_reset, network.strangers)), said
     assert (bytes(backend.received), bytes(client.received)) == (REQUEST, RESPONSE), said
-    assert (client.is_done, backend.is_done) == (True, True), said
+    assert (client.is_done, backend.is_done, backend.connections) == (True, True, 1), said
     network.drain_timers()
     assert life.places == len(network.engine.flows) == 0, said
