@@ -127,7 +127,8 @@ class Output:
             return
         content = line.encode("utf-8", "backslashreplace") + b"\n"
         with self._changed:
-            if self._is_closing or self._size + len(content) > self._queue_bytes:
+            is_own = threading.current_thread() is self._thread  # how much was lost must not be lost itself
+            if not is_own and (self._is_closing or self._size + len(content) > self._queue_bytes):
                 self._lost += 1
                 return
             self._lines.append(content)

@@ -1,8 +1,9 @@
 """The routes of a running service: restored when lost, added before a reload needs them, taken away after the last flow."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any, Final
 
@@ -33,14 +34,22 @@ class ServiceRoutes:
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def lead_flows(self, config: Config) -> None:
-        """Have the flows of an earlier process go on whose address is no longer listened on. Raises HostError."""
-        left = {IPv4Address(key[_SERVICE]) for key in self._flows.by_client} - self.addresses
-        if left:
-            listeners = (*config.listeners, *(Listener(address, 1) for address in left))
-            self._setup.extend(_steps(replace(config, listeners=listeners), left))
-            self.addresses |= left
+        """Have the flows of an earlier process go on whose address is no longer listened on, as far as the host allows it."""
+        for address in self._occupied() - self.addresses:
+            listeners = (*config.listeners, Listener(address, 1))
+            try:
+                self._setup.extend(_steps(replace(config, listeners=listeners), {address}))
+            except HostError as error:
+                self._log.warning("flows_cut_off", address=str(address), cause=error.cause, remedy=error.remedy)
+            else:
+                self.addresses.add(address)
+
+    def _occupied(self) -> set[IPv4Address]:
+        """The addresses that flows are of."""
+        return {IPv4Address(address) for address in {key[_SERVICE] for key in self._flows.by_client}}
 
     def start(self) -> None:
         """Begin to watch, in the running loop."""
@@ -50,6 +59,8 @@ class ServiceRoutes:
 
     async def close(self) -> None:
         """End it, once what has been begun is done."""
+        if self._loop is None:
+            return
         self._loop.remove_reader(self._watch.fileno())
         if self._timer is not None:
             self._timer.cancel()
@@ -61,7 +72,7 @@ class ServiceRoutes:
         async with self._turn:
             added = set(config.service_addresses) - self.addresses
             if added:
-                await in_background(lambda: self._setup.extend(_steps(config, added)), _TIMEOUT_S)
+                await _ask_kernel(lambda: self._setup.extend(_steps(config, added)))
                 self.addresses |= added
 
     def settle(self, config: Config) -> None:
@@ -75,6 +86,7 @@ class ServiceRoutes:
             self._begin(self._restore(cause))
 
     def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._loop is not None
         task = self._loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -82,20 +94,19 @@ class ServiceRoutes:
     async def _restore(self, cause: str) -> None:
         async with self._turn:
             try:
-                await in_background(self._setup.restore_routes, _TIMEOUT_S)
+                await _ask_kernel(self._setup.restore_routes)
             except HostError as error:
                 self._log.error("routes_not_restored", cause=error.cause, remedy=error.remedy)
             else:
                 self._log.warning("routes_restored", device=self._device, cause=cause)
 
     def _plan_retirement(self) -> None:
-        if self._timer is None and self.addresses != self._wanted:
+        if self._loop is not None and self._timer is None and self.addresses != self._wanted:
             self._timer = self._loop.call_later(RETIRE_INTERVAL_S, self._handle_timer)
 
     def _handle_timer(self) -> None:
         self._timer = None
-        unwanted = self.addresses - self._wanted
-        idle = unwanted - {IPv4Address(address) for address in {key[_SERVICE] for key in self._flows.by_client}}
+        idle = self.addresses - self._wanted - self._occupied()
         if idle:
             self._begin(self._retire(idle))
         self._plan_retirement()
@@ -107,12 +118,20 @@ class ServiceRoutes:
                     continue
                 network = IPv4Network(address)
                 try:
-                    await in_background(lambda network=network: self._setup.retire(network), _TIMEOUT_S)  # type: ignore[misc]
+                    await _ask_kernel(partial(self._setup.retire, network))
                 except HostError as error:
                     self._log.warning("route_not_retired", address=str(address), cause=error.cause, remedy=error.remedy)
                     continue
                 self.addresses.discard(address)
                 self._log.info("route_retired", address=str(address))
+
+
+async def _ask_kernel(work: Callable[[], None]) -> None:
+    """Do `work`, which waits for the kernel. Raises HostError."""
+    try:
+        await in_background(work, _TIMEOUT_S)
+    except TimeoutError:
+        raise HostError(f"the kernel has not answered within {_TIMEOUT_S:g} s", "see `dmesg` for the reason") from None
 
 
 def _steps(config: Config, addresses: Iterable[IPv4Address]) -> tuple[Step, ...]:

@@ -4,7 +4,7 @@ import asyncio
 import gc
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -24,7 +24,7 @@ from kracauer.daemon.runtime import boot_id, runtime_file
 from kracauer.daemon.secret import load_secret
 from kracauer.daemon.service import PacketEngine, Service
 from kracauer.daemon.session import Session
-from kracauer.daemon.stopping import StopRequest, hold_stop_signals, stop_signals_as_interrupts
+from kracauer.daemon.stopping import StopRequest, StopSignals, hold_stop_signals, stop_signals_as_interrupts
 from kracauer.errors import RemediableError
 from kracauer.host import HostSetup, HostWatch, advise, destinations, expected, gather, plan
 from kracauer.tcp.record import Records
@@ -53,37 +53,47 @@ def serve(config: Config, engine_factory: EngineFactory, *, read_config: ReadCon
     """
     log: FilteringBoundLogger = structlog.get_logger()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
-    with stop_signals_as_interrupts(), ExitStack() as stack:
-        stack.callback(hold_lock(config.network.device, log).release)
+    with stop_signals_as_interrupts() as signals, ExitStack() as stack:
+        try:
+            stack.callback(hold_lock(config.network.device, log).release)
+        except StopRequest:
+            _log_early_stop(log)
+            return
         if (output := logs.output()) is not None:
             stack.callback(output.close)
         estate = Estate(config, log)
         try:
             session = _start(config, engine_factory, read_config, record, log, estate, stack)
         except BaseException as error:
-            _give_up(error, estate, config, log)
+            _give_up(error, signals, estate, config, log)
             if not isinstance(error, KeyboardInterrupt):
                 raise
             return
-        _run(session, estate, log)
+        _run(session, signals, estate, log)
 
 
-def _give_up(error: BaseException, estate: Estate, config: Config, log: FilteringBoundLogger) -> None:
+def _give_up(error: BaseException, signals: StopSignals, estate: Estate, config: Config, log: FilteringBoundLogger) -> None:
     hold_stop_signals()
-    if isinstance(error, StopRequest) and error.is_final:
+    if signals.request is not None and signals.request.is_final:
         estate.forget(config)
     else:
         estate.abandon()
     if isinstance(error, KeyboardInterrupt):
-        log.info("stopped", cause="asked to stop before it was ready")
+        _log_early_stop(log)
 
 
-def _run(session: Session, estate: Estate, log: FilteringBoundLogger) -> None:
+def _log_early_stop(log: FilteringBoundLogger) -> None:
+    log.info("stopped", cause="asked to stop before it was ready")
+
+
+def _run(session: Session, signals: StopSignals, estate: Estate, log: FilteringBoundLogger) -> None:
     try:
-        asyncio.run(session.run())
+        with suppress(StopRequest):  # just before the loop had handlers of its own
+            asyncio.run(session.run(signals))
     finally:
         hold_stop_signals()
-        outcome = estate.forget(session.config) if session.is_final else estate.keep()
+        is_final = session.is_final or (signals.request is not None and signals.request.is_final)
+        outcome = estate.forget(session.config) if is_final else estate.keep()
         log.info("stopped", uptime_s=round(session.uptime_s, 3), **outcome, **session.counters.fields())
         session.dismiss(outcome)
 

@@ -19,7 +19,7 @@ from kracauer.daemon.notify import Heartbeat, notify
 from kracauer.daemon.reload import Reloader, summary
 from kracauer.daemon.routing import ServiceRoutes
 from kracauer.daemon.service import PacketEngine, Service
-from kracauer.daemon.stopping import hold_stop_signals
+from kracauer.daemon.stopping import StopRequest, StopSignals, hold_stop_signals
 
 
 class Session:
@@ -70,10 +70,10 @@ class Session:
         """What answers on the control socket, by command."""
         return {"reload": self._handle_reload, "stop": self._handle_stop, "status": self._handle_status}
 
-    async def run(self) -> None:
-        """Serve until a stop is asked for. Raises DeviceLostError."""
+    async def run(self, signals: StopSignals) -> None:
+        """Serve until a stop is asked for, or not at all if that was done before. Raises DeviceLostError."""
         try:
-            await self._service.run(self._begin)
+            await self._service.run(lambda: self._begin(signals.request))
         finally:
             hold_stop_signals()  # before the loop takes its own handlers away
             notify("STOPPING=1")
@@ -87,7 +87,7 @@ class Session:
         """Tell those who asked for the stop how it went."""
         self.control.dismiss(outcome)
 
-    def _begin(self) -> None:
+    def _begin(self, request: StopRequest | None) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reloader.request)
         self.control.start()
         if self._routes is not None:
@@ -95,6 +95,8 @@ class Session:
         self._log.info("ready", **summary(self.config), prefix=str(self.config.prefix), device=self.config.network.device)
         notify(f"READY=1\nSTATUS={self._describe()}")
         self._heartbeat.start()
+        if request is not None:
+            self._service.stop()
 
     def _describe(self) -> str:
         return f"{len(self._engine.flows)} connections, {len(self.config.routes)} names"

@@ -19,13 +19,30 @@ class StopRequest(KeyboardInterrupt):
         self.is_final = number == signal.SIGINT
 
 
+class StopSignals:
+    """The stop signals that came before the service had handlers of its own.
+
+    Each is raised as a StopRequest, and kept as well: an exception in a finaliser or in a callback of C code gets lost.
+    """
+
+    def __init__(self) -> None:
+        self.request: StopRequest | None = None
+
+    def interrupt(self, number: int, _frame: FrameType | None) -> None:
+        """Be the handler."""
+        if self.request is None or not self.request.is_final:
+            self.request = StopRequest(number)
+        raise StopRequest(number)
+
+
 @contextmanager
-def stop_signals_as_interrupts() -> Iterator[None]:
+def stop_signals_as_interrupts() -> Iterator[StopSignals]:
     """Raise StopRequest for every stop signal; afterwards drop those that came too late. Main thread only."""
-    before = [(number, signal.signal(number, _interrupt)) for number in STOP_SIGNALS]
+    signals = StopSignals()
+    before = [(number, signal.signal(number, signals.interrupt)) for number in STOP_SIGNALS]
     before += [(number, signal.signal(number, signal.SIG_IGN)) for number in SERVICE_SIGNALS]
     try:
-        yield
+        yield signals
     finally:
         for number in STOP_SIGNALS + SERVICE_SIGNALS:
             signal.signal(number, signal.SIG_IGN)  # discards what `hold_stop_signals` has kept waiting
@@ -37,7 +54,3 @@ def stop_signals_as_interrupts() -> Iterator[None]:
 def hold_stop_signals() -> None:
     """From here on nothing interrupts: the clean-up has begun."""
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS + SERVICE_SIGNALS)
-
-
-def _interrupt(number: int, _frame: FrameType | None) -> None:
-    raise StopRequest(number)

@@ -29,7 +29,9 @@ def state(ip: Ip) -> str:
 
 
 def routes(ip: Ip) -> set[str]:
-    return {line.strip() for family in ("-4", "-6") for line in ip(f"{family} route show proto 198").splitlines()}
+    """Ours; that a link has no carrier, because nobody is attached, is told a moment late."""
+    lines = (line for family in ("-4", "-6") for line in ip(f"{family} route show proto 198").splitlines())
+    return {line.replace(" linkdown", "").strip() for line in lines}
 
 
 # ------------------------------------------------------------------------------------------------------------ good days

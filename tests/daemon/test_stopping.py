@@ -2,6 +2,7 @@
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
 
 import pytest
@@ -16,6 +17,18 @@ def test_a_stop_signal_during_set_up_is_an_interrupt(number: signal.Signals) -> 
 
     assert isinstance(interrupt.value, StopRequest)
     assert interrupt.value.is_final == (number is signal.SIGINT)
+
+
+@pytest.mark.parametrize("numbers", [STOP_SIGNALS, STOP_SIGNALS[::-1]])
+def test_a_stop_that_got_lost_on_its_way_up_is_not_forgotten_and_the_final_one_counts(numbers: tuple[signal.Signals]) -> None:
+    with stop_signals_as_interrupts() as signals:
+        assert signals.request is None
+        for number in numbers:
+            with suppress(KeyboardInterrupt):
+                os.kill(os.getpid(), number)
+
+    assert signals.request is not None
+    assert signals.request.is_final
 
 
 @pytest.mark.parametrize("number", SERVICE_SIGNALS)

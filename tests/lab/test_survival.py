@@ -78,6 +78,21 @@ def test_a_connection_goes_on_though_its_name_and_its_address_have_left_the_conf
         assert visit(lab.client, "http", "www.example.com", SERVICE).seen["server"] == "origin2"
 
 
+def test_an_address_that_has_become_somebody_elses_costs_its_connections_and_not_the_start(build_site: BuildSite) -> None:
+    lab = build_site()
+    assert lab.daemon is not None
+    moved = configuration.render({"www.example.com": ORIGIN_2})
+    with connect(lab.client, SERVICE_2, "www.example.com") as connection:
+        assert ask(connection, "www.example.com") == 200
+        assert lab.daemon.stop() == 0
+        lab.router.run(["ip", "address", "add", f"{SERVICE_2}/32", "dev", "lo"])
+        start_again(lab, moved)
+
+        (line,) = [event for event in lab.daemon.events if event["event"] == "flows_cut_off"]
+        assert line["address"] == SERVICE_2
+        assert visit(lab.client, "http", "www.example.com", SERVICE).seen["server"] == "origin2"
+
+
 def test_a_reload_moves_new_connections_and_leaves_the_old_ones_where_they_are(build_site: BuildSite) -> None:
     lab = build_site()
     assert lab.daemon is not None
