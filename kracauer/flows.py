@@ -15,6 +15,10 @@ from kracauer.tcp.state import CODES, Happening, State, next_state
 
 _CLIENT_KEY: Final = struct.Struct("!4s4sHH")
 _BACKEND_KEY: Final = struct.Struct("!16s16sHH")
+# A client whose handshake it is would hit at once, and its next SYN begins anew. Whoever forges both SYN and ACK gets this many
+# tries for each SYN, and for all of a cookie's life (RFC 5961 §5 asks for no less than guessing the window).
+_MAX_GUESSES: Final = 16
+_MAX_SPENT: Final = 64
 
 
 def client_key(to_service: Endpoints) -> bytes:
@@ -31,12 +35,25 @@ def backend_key(from_backend: Endpoints) -> bytes:
 class Renewal:
     """A SYN with the number `isn` may be about to replace a flow; so many forged ACKs have been tried on it.
 
-    `isn` None: a process before this one may have answered such a SYN, whatever its number.
+    `isn` None: a process before this one may have answered such a SYN, whatever its number. `spent` are the guesses at this one
+    and those before it, from `since` on.
     """
 
     isn: int | None
     until: float
+    since: float
+    spent: int = 0
     guesses: int = 0
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more is believed of it."""
+        return self.guesses >= _MAX_GUESSES or self.spent >= _MAX_SPENT
+
+    def note_guess(self) -> None:
+        """Count one that was wrong."""
+        self.guesses += 1
+        self.spent += 1
 
 
 class Flow:
@@ -122,13 +139,18 @@ class Flow:
             return self.splice.client_isn
         return 0 if self.handshake is None else self.handshake.client_isn
 
-    def advance(self, happening: Happening) -> bool:
-        """Move on as the state table says; returns whether the state is another one now."""
+    def advance(self, happening: Happening, now: float | None = None) -> bool:
+        """Move on as the state table says; returns whether the state is another one now, which counts from `now` on."""
         before = self.state
         self.state = next_state(before, happening)
+        if self.state is before:
+            return False
         if self.splice is not None:
+            # In this order: whoever finds the record must not find the new state with the old one's time.
+            if now is not None:
+                self.splice.state_since = now
             self.splice.state = CODES.get(self.state, 0)
-        return self.state is not before
+        return True
 
 
 class FlowTable:

@@ -1,6 +1,5 @@
 """Flows that an earlier process has left: each record is checked, and what holds up goes on where it stood."""
 
-import math
 from typing import Final, NamedTuple
 
 from kracauer.engine.context import Context
@@ -35,6 +34,8 @@ def adopt(context: Context, spliced: Spliced, now: float) -> Adoption:
         else:
             spliced.resume(flow, now)
             adopted += 1
+    # Those of connections that have outlived their listener are ours, too.
+    context.service_addresses |= {flow.service for flow in context.flows}
     return Adoption(adopted, discarded)
 
 
@@ -59,7 +60,7 @@ def _resume(context: Context, place: Place, now: float) -> Flow | None:
         context.flows.retire(flow)
     splice.limit(**context.size_limits)
     # The earlier process may have answered a SYN of the same addresses and ports, and told nobody.
-    flow.renewal = Renewal(None, now + LIFETIME_S)
+    flow.renewal = Renewal(None, now + LIFETIME_S, since=now)
     return flow
 
 
@@ -78,4 +79,4 @@ def _is_plausible(context: Context, constants: Constants) -> bool:
 
 def _is_past(moment: float, now: float) -> bool:
     """Whether `moment` is one of this clock: one that lies ahead is of a machine that has been started anew since."""
-    return math.isfinite(moment) and moment <= now + _CLOCK_LEEWAY_S
+    return 0 <= moment <= now + _CLOCK_LEEWAY_S

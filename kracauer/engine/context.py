@@ -65,15 +65,18 @@ class Context:
         self.timers: TimerWheel[Flow] = TimerWheel()
         self.outgoing: list[Buffer] = []
         self.events: deque[Event] = deque()
+        # One a side: who floods closed ports must not keep backends from hearing that a connection is no more.
         self.resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
+        self.backend_resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
         self.strays = Strays()
         self.identifications = Identifications(int(now * 1000))
         self.path_mtus = PathMtus()
         # One a family: a flood of fragments on one side costs the other nothing.
         self.reassembler_v4 = Reassembler()
         self.reassembler_v6 = Reassembler()
-        # A flood of pings leaves the errors alone, which path MTU discovery lives on.
+        # A flood of pings or datagrams leaves the errors alone that path MTU discovery lives on.
         self.errors = TokenBucket(ERRORS_PER_SECOND, ERROR_BURST)
+        self.unreachables = TokenBucket(ERRORS_PER_SECOND, ERROR_BURST)
         self.echoes = TokenBucket(ERRORS_PER_SECOND, ERROR_BURST)
         self.cut_mtu = min(config.network.lowest_ipv6_mtu, config.network.ipv6_mtu)
         self.size_limits = SizeLimits(

@@ -21,6 +21,7 @@ from kracauer.flows import Flow, FlowTable, backend_key, client_key
 from kracauer.tcp.record import Records
 from kracauer.tcp.state import SPLICED, State
 from kracauer.translate import addresses
+from kracauer.translate.fragments import Reassembler
 from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, tcp
 from kracauer.wire.buffer import PACKET_START, Buffer, Frame
 
@@ -141,6 +142,8 @@ class Engine:
     def next_deadline(self) -> float | None:
         """When `handle_timer` is next to be called, on the clock of `now`; None when nothing is pending."""
         context = self._context
+        if context.outgoing:
+            return 0.0  # what there was to say of flows that were adopted
         earliest = context.timers.next_deadline()
         for reassembler in (context.reassembler_v4, context.reassembler_v6):
             deadline = reassembler.next_deadline()
@@ -163,12 +166,15 @@ class Engine:
             (self._context.reassembler_v4, IcmpAnswer(icmpv4.TIME_EXCEEDED, icmpv4.REASSEMBLY_TIME_EXCEEDED)),
             (self._context.reassembler_v6, IcmpAnswer(icmpv6.TIME_EXCEEDED, icmpv6.REASSEMBLY_TIME_EXCEEDED)),
         ):
-            for _ in range(reassembler.take_evicted()):
-                self._context.drop(DropReason.FRAGMENTS_FULL)
+            self._note_evicted(reassembler)
             for expired in reassembler.expire(now):
                 self._context.drop(DropReason.FRAGMENT_TIMEOUT)
                 if expired.first_fragment is not None:
                     self._icmp.answer(expired.first_fragment, answer, now)
+
+    def _note_evicted(self, reassembler: Reassembler) -> None:
+        for _ in range(reassembler.take_evicted()):
+            self._context.drop(DropReason.FRAGMENTS_FULL)
 
     def receive_at_length(self, frame: Frame, now: float) -> Sequence[Buffer]:
         """As `receive`, for every packet the long way: what the short ones are held to."""
@@ -196,6 +202,7 @@ class Engine:
         self._quotable = None
         packet = ingress.take_v4(frame, context.reassembler_v4, context.service_addresses, now)
         if packet is None:
+            self._note_evicted(context.reassembler_v4)
             return
         self._quotable = packet.original
         if packet.src in context.service_addresses:
@@ -230,7 +237,7 @@ class Engine:
             if flow is None:
                 self._opening.admit(segment, listener, now)
                 return
-        if flow is None:
+        if flow is None or flags & tcp.SYN:
             if endpoints.dst in context.service_addresses and not flags & tcp.RST:
                 # A closed port says so, as on any host (RFC 9293 §3.10.7.1).
                 self._opening.reset(segment, now)
@@ -250,6 +257,7 @@ class Engine:
         self._quotable = None
         packet = ingress.take_v6(frame, context.reassembler_v6, context.prefix, now)
         if packet is None:
+            self._note_evicted(context.reassembler_v6)
             return
         self._quotable = packet.original
         # What comes from inside the prefix would be one of our own packets, or forged to look like one.
@@ -271,7 +279,7 @@ class Engine:
                 # Deviation: RFC 5382 §4.3 leaves a SYN from this side unanswered for six seconds, in case the other side sends
                 # one too. No client expects to be dialled, so it is refused at once.
                 # Deviation: RFC 5382 §7.2 wants hairpinning. Backends reach each other without a translator.
-                self._opening.reset(segment, now)
+                self._opening.reset(segment, now, context.backend_resets)
             raise Dropped(DropReason.NO_FLOW)
         if flow.state in SPLICED:
             self._spliced.receive_from_backend(flow, segment, frame, now)

@@ -26,7 +26,10 @@ _LEAST_MTU_V4: Final = 68  # of any IPv4 link (RFC 791 §3.2); zero would mean t
 # How far beyond what was acknowledged a quoted segment may lie, for its error to be believed.
 # Deviation: RFC 5927 §4.1 takes what was sent as the bound. Nothing here keeps that number, so the largest windows in use are
 # the bound; the endpoint, which is sent the translated error in any case, holds it to the exact one.
-_BELIEVABLE_WINDOW: Final = 1 << 24
+_BELIEVABLE_WINDOW: Final = 1 << 20
+_REFUSALS: Final = frozenset(
+    (4, icmpv4.DESTINATION_UNREACHABLE, code) for code in (icmpv4.PORT_UNREACHABLE, icmpv4.PROTOCOL_UNREACHABLE)
+)
 
 
 class Icmp:
@@ -149,7 +152,9 @@ class Icmp:
                 return
             src = addresses.embed(context.prefix, service)
             error = icmp_answers.build_v6_error(answer.type, answer.code, answer.rest, data, src, data[8:24])
-        self._originate([error], context.errors, now)
+        # What says that nobody listens may be asked for at any rate; what says how large a packet may be must get through.
+        is_refusal = (data[0] >> 4, answer.type, answer.code) in _REFUSALS
+        self._originate([error], context.unreachables if is_refusal else context.errors, now)
 
     def _receive_while_dialing(self, flow: Flow, data: bytes, quoted: Quoted, now: float) -> None:
         if data[40] == icmpv6.DESTINATION_UNREACHABLE:

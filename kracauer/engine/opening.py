@@ -11,6 +11,7 @@ from kracauer.errors import Dropped, DropReason, ParseError
 from kracauer.events import CloseReason, RefusalReason
 from kracauer.flows import Flow, Renewal, client_key
 from kracauer.peek import Dialect, Peeked, Peeker, PeekError, Protocol
+from kracauer.ratelimit import TokenBucket
 from kracauer.replies import build_reset, build_segment
 from kracauer.tcp import sequence
 from kracauer.tcp.cookie import LIFETIME_S
@@ -24,7 +25,6 @@ from kracauer.wire.tcp import NO_OPTIONS, TcpOptions
 _DSCP: Final = 0xFC  # of the traffic class; the rest is ECN, which is each packet's own (RFC 3168 §5)
 _ECN_SETUP: Final = tcp.ECE | tcp.CWR
 _TLS_HANDSHAKE: Final = 0x16
-_MAX_RENEWAL_GUESSES: Final = 16
 _ALERT_DECODE_ERROR: Final = 50
 _ALERT_ACCESS_DENIED: Final = 49  # RFC 8446 §6.2
 # What the listener's window lets a client send before a backend is there; the peek's own limit may be smaller.
@@ -78,17 +78,22 @@ class Opening:
         if flow is not None and flow.client_isn != header.seq:
             # From here each of the flow's segments is held against this SYN, until one completes the new handshake or the
             # cookie is too old for that. An attacker who forges SYNs costs the flow its fast path, nothing else.
-            flow.renewal, flow.fast = Renewal(header.seq, now + LIFETIME_S), None
+            former, flow.fast = flow.renewal, None
+            flow.renewal = Renewal(header.seq, now + LIFETIME_S, since=now)
+            if former is not None and now - former.since <= LIFETIME_S:
+                flow.renewal.since, flow.renewal.spent = former.since, former.spent
 
     def completes_renewal(self, flow: Flow, segment: Segment, listener: ListenerState, now: float) -> bool:
         """Whether `segment` completes the handshake that a SYN on `flow`'s own addresses and ports has begun."""
         renewal, header = flow.renewal, segment.header
-        if renewal is None:
+        if renewal is None or renewal.is_over:
             return False
         if renewal.isn is None:
             if flow.splice is None or flow.splice.may_be_next(header.seq):
                 flow.renewal = None
                 return False
+            if header.seq == sequence.add(flow.client_isn, 1):
+                return False  # the flow's own first segment, late: its cookie may still be good
         elif header.seq != sequence.add(renewal.isn, 1):
             return False
         client_isn = sequence.add(header.seq, -1)
@@ -96,11 +101,7 @@ class Opening:
         isn = sequence.add(header.ack, -1)
         if self._context.cookies.check(flow.client_key, client_isn, isn, offers, now) is not None:
             return True
-        renewal.guesses += 1
-        if renewal.guesses >= _MAX_RENEWAL_GUESSES:
-            # A client whose handshake this is would have hit at once, and its next SYN begins anew. Whoever forges both SYN and
-            # ACK gets this many tries for each SYN (RFC 5961 §5 asks for no less than guessing the window).
-            flow.renewal = None
+        renewal.note_guess()
         return False
 
     def admit(self, segment: Segment, listener: ListenerState, now: float) -> None:
@@ -179,9 +180,9 @@ class Opening:
         self._dialing.reset_client(flow)
         self._context.close(flow, CloseReason.PEEK_TIMEOUT, now)
 
-    def reset(self, segment: Segment, now: float) -> None:
-        """Answer `segment` with a RST, as far as the rate limit goes."""
-        if self._context.resets.take(now):
+    def reset(self, segment: Segment, now: float, limit: TokenBucket | None = None) -> None:
+        """Answer `segment` with a RST, as far as the rate limit goes: a client's, or the one given."""
+        if (limit or self._context.resets).take(now):
             self._context.send(build_reset(segment.endpoints.reversed, segment.header, len(segment.payload)))
         else:
             self._context.drop(DropReason.RATE_LIMITED)

@@ -1,5 +1,7 @@
 """What is not plain on a spliced flow: FIN, RST, sizes, what is still ours to deliver (RFC 7915 §4, §5, RFC 5961 §3)."""
 
+from typing import Final
+
 from kracauer.engine.context import Context
 from kracauer.engine.ingress import Segment
 from kracauer.errors import Dropped, DropReason, IcmpAnswer
@@ -16,6 +18,8 @@ from kracauer.wire import icmpv4, icmpv6, ipv4, ipv6, tcp, vnet_hdr
 from kracauer.wire.buffer import Frame
 from kracauer.wire.tcp import TcpHeader, TcpOptions
 
+_ENDING: Final = tcp.FIN | tcp.RST
+
 
 class Spliced:
     """Handles the packets of spliced flows that the fast path leaves alone."""
@@ -30,7 +34,7 @@ class Spliced:
         assert splice is not None
         if segment.hop_limit < 2:
             raise Dropped(DropReason.TTL_EXPIRED, answer=IcmpAnswer(icmpv4.TIME_EXCEEDED, 0))
-        is_believed = self._is_believed(splice.client_acked, segment)
+        distance = sequence.distance(splice.client_acked, segment.header.seq)
         if segment.size > splice.max_to_backend and segment.dont_fragment:
             next_hop_mtu = splice.max_to_backend
             answer = IcmpAnswer(icmpv4.DESTINATION_UNREACHABLE, icmpv4.FRAGMENTATION_NEEDED, next_hop_mtu)
@@ -44,7 +48,7 @@ class Spliced:
             self._context.send(packet)
         if flow.renewal is not None and now > flow.renewal.until:
             flow.renewal = None
-        self._move_on(flow, segment.header.flags, now, is_client=True, is_believed=is_believed)
+        self._move_on(flow, segment.header.flags, now, is_client=True, distance=distance)
 
     def receive_from_backend(self, flow: Flow, segment: Segment, frame: Frame, now: float) -> None:
         """Translate the backend's segment in `frame`, and move the flow on."""
@@ -55,7 +59,7 @@ class Spliced:
             return
         if segment.hop_limit < 2:
             raise Dropped(DropReason.TTL_EXPIRED, answer=IcmpAnswer(icmpv6.TIME_EXCEEDED, 0))
-        is_believed = self._is_believed(splice.backend_acked, segment)
+        distance = sequence.distance(splice.backend_acked, header.seq)
         is_too_big = segment.size - 20 > splice.max_to_client
         # No IPv6 host makes a packet smaller than 1280 bytes, whatever it is told (RFC 8201 §4): such a one is cut.
         if is_too_big and segment.identification is None and segment.size > ipv6.MIN_MTU:
@@ -71,15 +75,21 @@ class Spliced:
             self._send_fragments_to_client(packet, segment.identification)
         else:
             self._context.send(packet)
-        self._move_on(flow, header.flags, now, is_client=False, is_believed=is_believed)
+        self._move_on(flow, header.flags, now, is_client=False, distance=distance)
 
     def resume(self, flow: Flow, now: float) -> None:
-        """Take up a flow that an earlier process has left; what cannot go on ends at its next turn."""
+        """Take up a flow that an earlier process has left, or end it where it cannot go on."""
         assert flow.splice is not None
         if flow.splice.is_owed:
-            self._context.timers.schedule(flow, now)
-        else:
-            self._schedule(flow, self.deadline(flow), now)
+            # That process had relieved the client of bytes, and took them with it.
+            if flow.state is not State.TRANSITORY:
+                self._send_to_both(flow, tcp.RST, offset=0)
+            self._context.close(flow, CloseReason.UNDELIVERED, now)
+            return
+        if flow.state is State.PROBING:
+            # Who was asked by that process may have answered nobody.
+            self._send_to_both(flow, tcp.ACK, offset=-1)
+        self._schedule(flow, self.deadline(flow), now)
 
     def abort(self, flow: Flow, now: float) -> None:
         """Reset both sides."""
@@ -102,11 +112,6 @@ class Spliced:
                 self._context.send(delivery.repeat(now, self._context.mss_to_backend(flow.backend, now)))
             self._context.timers.schedule(flow, min(delivery.deadline, delivery.give_up_at))
             return
-        if splice.is_owed and delivery is None:
-            # An earlier process has relieved the client of bytes, and taken them with it.
-            self._send_to_both(flow, tcp.RST, offset=0)
-            self._context.close(flow, CloseReason.UNDELIVERED, now)
-            return
         deadline = self.deadline(flow)
         if now < deadline:
             self._schedule(flow, deadline, now)
@@ -114,7 +119,7 @@ class Spliced:
         match flow.state:
             case State.BOTH_FIN:
                 self._context.close(flow, CloseReason.FINISHED, now)
-            case State.TRANSITORY:
+            case State.TRANSITORY if splice.is_reset_certain:
                 self._context.close(flow, CloseReason.RESET, now)
             case State.PROBING:
                 self._send_to_both(flow, tcp.RST, offset=0)
@@ -134,26 +139,31 @@ class Spliced:
         else:
             self._context.timers.schedule(flow, delivery.deadline)
 
-    def _is_believed(self, acked: int, segment: Segment) -> bool:
-        """Whether a RST at this place could be its sender's own (RFC 5961 §3.2)."""
-        # Deviation: RFC 5961 §3.2 wants the exact number, which only an endpoint knows. Both are sent every RST and judge it
-        # for themselves; here it decides just how long a silent flow is kept.
-        return 0 <= sequence.distance(acked, segment.header.seq) <= BELIEVABLE_WINDOW
-
-    def _move_on(self, flow: Flow, flags: int, now: float, *, is_client: bool, is_believed: bool) -> None:
-        happening = self._happening(flow, flags, is_client=is_client, is_believed=is_believed)
-        if happening is not None and flow.advance(happening):
-            if happening is Happening.RESET and flow.splice is not None:
-                flow.splice.was_reset_by_client = is_client
+    def _move_on(self, flow: Flow, flags: int, now: float, *, is_client: bool, distance: int) -> None:
+        """Have the flow follow a segment that lay at `distance` from what its sender had seen acknowledged."""
+        splice = flow.splice
+        assert splice is not None
+        # Deviation: RFC 5961 §3.2 wants the exact number, which only an endpoint knows. Both are sent every RST and FIN and
+        # judge them for themselves; here it decides just how long a silent flow is kept.
+        is_believed = 0 <= distance <= BELIEVABLE_WINDOW
+        happening = self._happening(flow, flags, is_client=is_client) if is_believed or not flags & _ENDING else None
+        if happening is Happening.RESET and (not distance or flow.state is State.PROBING):
+            splice.is_reset_certain = True
+        if happening is not None and flow.advance(happening, now):
+            if happening is Happening.RESET:
+                splice.was_reset_by_client = is_client
+            elif happening is Happening.REVIVED:
+                splice.is_reset_certain = False
             self._note_state(flow, now)
-        needs_a_look = flow.state in (State.TRANSITORY, State.PROBING) or flow.delivery is not None or flow.renewal is not None
+        is_renewed = flow.renewal is not None and not flow.renewal.is_over
+        needs_a_look = flow.state in (State.TRANSITORY, State.PROBING) or flow.delivery is not None or is_renewed
         flow.fast = None if needs_a_look else flow.splice
 
-    def _happening(self, flow: Flow, flags: int, *, is_client: bool, is_believed: bool) -> Happening | None:
+    def _happening(self, flow: Flow, flags: int, *, is_client: bool) -> Happening | None:
         splice = flow.splice
         assert splice is not None
         if flags & tcp.RST:
-            return Happening.RESET if is_believed else None
+            return Happening.RESET
         if flags & tcp.FIN:
             return Happening.CLIENT_FIN if is_client else Happening.BACKEND_FIN
         if flow.state is State.PROBING:
@@ -180,8 +190,6 @@ class Spliced:
             self._context.schedule_idle(flow, deadline, now)
 
     def _note_state(self, flow: Flow, now: float) -> None:
-        assert flow.splice is not None
-        flow.splice.state_since = now
         if flow.state in SUPERSEDABLE:
             self._context.flows.retire(flow)
         else:
@@ -204,8 +212,8 @@ class Spliced:
     def _probe(self, flow: Flow, now: float) -> None:
         """Ask both sides whether they are still there (RFC 6146 §3.5.2.3), as a keep-alive does (RFC 9293 §3.8.4)."""
         assert flow.splice is not None
-        flow.advance(Happening.TIMED_OUT)
         flow.splice.has_client_answered = flow.splice.has_backend_answered = False
+        flow.advance(Happening.TIMED_OUT, now)
         flow.fast = None
         self._send_to_both(flow, tcp.ACK, offset=-1)
         self._note_state(flow, now)

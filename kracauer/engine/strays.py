@@ -5,11 +5,11 @@ from typing import Final
 
 STALE_AFTER_S: Final = 3.0
 FORGET_AFTER_S: Final = 180.0  # longer than the 75 s between two keep-alives of Linux
-CAPACITY: Final = 4096
+CAPACITY: Final = 16_384
 
 
 class Strays:
-    """Connections whose segments fit neither a flow nor a cookie, and since when; at most 4,096 of them.
+    """Connections whose segments fit neither a flow nor a cookie, and since when; at most 16,384 of them.
 
     A cookie is checked against the first segment of a connection alone. When the network delivers the second one first it looks
     like a segment of a connection long gone, and a reset would kill a handshake that is about to complete. So a reset is due

@@ -4,11 +4,12 @@ A record begins with what changes, each field written by one store and covered b
 
       0  state (0: the record is free)         16  backend_acked          44  client_acked
       1  flags                                 20  packets_to_backend     48  packets_to_client
-      4  checksum of bytes 64 to 249           28  bytes_to_backend       56  bytes_to_client
+      4  checksum                              28  bytes_to_backend       56  bytes_to_client
       8  state_since                           36  last_seen             250  client_tsval
 
-Bytes 64 to 249 are written once, when the flow is spliced: `Constants`, in that order. The state is written last and erased
-first, so a process that dies in between leaves a record that is free, or one whose checksum does not fit. Numbers stand in the
+Bytes 64 to 249 are written once, when the flow is spliced: `Constants`, in that order. The checksum covers them but for the
+sizes (82 to 87), which are the configuration's and are set anew by each process. The state is written last and erased first,
+so a process that dies in between leaves a record that is free, or one whose checksum does not fit. Numbers stand in the
 machine's own byte order, without padding: the file never leaves the machine.
 """
 
@@ -25,14 +26,18 @@ PAGE_BYTES: Final = RECORD_BYTES * PAGE_RECORDS
 _STATE_AT: Final = 0
 _FLAGS_AT: Final = 1
 _CHECKSUM_AT: Final = 4
+_BEGINNING_AT: Final = 8
 _CONSTANTS_AT: Final = 64
 _CONSTANTS_END: Final = 250
+_SIZES_AT: Final = 82
+_SIZES_END: Final = 88
 
 _BYTE: Final = struct.Struct("=B")
 _SHORT: Final = struct.Struct("=H")
 _NUMBER: Final = struct.Struct("=I")
 _LONG: Final = struct.Struct("=Q")
 _TIME: Final = struct.Struct("=d")
+_BEGINNING: Final = struct.Struct("=dIQQdIQQ")
 _CONSTANTS: Final = struct.Struct("=IIHHHHHHHHbbBxH8s32sIIHdIB93s")
 
 # What the fast path reads and writes of a record, each in one go.
@@ -163,7 +168,8 @@ class Fields:
     """Single fields of the record at `at` in `memory`, as attributes; for the paths that need not be fast.
 
     `state` is a code, 0 for a record that is free. `is_owed` says that the client was relieved of bytes that the backend has
-    not acknowledged; the bytes themselves are nowhere but in the process.
+    not acknowledged; the bytes themselves are nowhere but in the process. `is_reset_certain`: a RST had the very number
+    that was acknowledged last, or answered a probe.
     """
 
     __slots__ = ()
@@ -173,6 +179,7 @@ class Fields:
     has_client_answered = Flag(2)
     has_backend_answered = Flag(4)
     is_owed = Flag(8)
+    is_reset_certain = Flag(16)
     state_since = Time(8)
     backend_acked = Number(_NUMBER, 16)
     packets_to_backend = Number(_LONG, 20)
@@ -182,18 +189,20 @@ class Fields:
     packets_to_client = Number(_LONG, 48)
     bytes_to_client = Number(_LONG, 56)
     seq_delta = Constant(_NUMBER, 64)
-    max_to_backend = Constant(_SHORT, 82)
-    unfragmented_to_backend = Constant(_SHORT, 84)
-    max_to_client = Constant(_SHORT, 86)
+    max_to_backend = Number(_SHORT, 82)
+    unfragmented_to_backend = Number(_SHORT, 84)
+    max_to_client = Number(_SHORT, 86)
     client_isn = Constant(_NUMBER, 134)
     backend_isn = Constant(_NUMBER, 138)
     opening_window = Constant(_SHORT, 142)
     clock_origin = Constant(_NUMBER, 152)
     client_tsval = Number(_NUMBER, 250)
 
-    def clear_flags(self: Recorded) -> None:
-        """Take all flags back."""
-        self.memory[self.at + _FLAGS_AT] = 0
+
+def write_beginning(memory: Memory, at: int, *, backend_acked: int, client_acked: int, now: float) -> None:
+    """Have the record at `at` say that nothing has passed yet; its flags are taken back."""
+    memory[at + _FLAGS_AT] = 0
+    _BEGINNING.pack_into(memory, at + _BEGINNING_AT, now, backend_acked, 0, 0, now, client_acked, 0, 0)
 
 
 def write_constants(memory: Memory, at: int, constants: Constants) -> None:
@@ -220,7 +229,8 @@ def get_constants(memory: Memory, at: int) -> Constants:
 
 
 def _checksum(memory: Memory, at: int) -> int:
-    return zlib.crc32(memory[at + _CONSTANTS_AT : at + _CONSTANTS_END], VERSION)
+    before = zlib.crc32(memory[at + _CONSTANTS_AT : at + _SIZES_AT], VERSION)
+    return zlib.crc32(memory[at + _SIZES_END : at + _CONSTANTS_END], before)
 
 
 class Page:

@@ -32,6 +32,7 @@ from kracauer.tcp.record import (
     Fields,
     Place,
     get_constants,
+    write_beginning,
     write_constants,
 )
 from kracauer.translate.identification import Identifications
@@ -162,13 +163,10 @@ class Splice(Fields):
             clock_origin=0,
             hostname=hostname,
         )
-        write_constants(place.page.memory, place.at, constants)
-        splice = cls(place, identifications)
-        splice.clear_flags()
-        splice.backend_acked, splice.client_acked = backend_acked, client_acked
-        splice.packets_to_backend = splice.packets_to_client = splice.bytes_to_backend = splice.bytes_to_client = 0
-        splice.last_seen = splice.state_since = now
-        return splice
+        memory, at = place.page.memory, place.at
+        write_constants(memory, at, constants)
+        write_beginning(memory, at, backend_acked=backend_acked, client_acked=client_acked, now=now)
+        return cls(place, identifications)
 
     @property
     def constants(self) -> Constants:
@@ -186,12 +184,9 @@ class Splice(Fields):
 
     def limit(self, *, max_to_backend: int, max_to_client: int, unfragmented_to_backend: int) -> None:
         """Have other sizes pass from now on, as in `begin`."""
-        changed = self.constants._replace(
-            max_to_backend=max_to_backend,
-            max_to_client=max_to_client - self.INSERTED_BYTES,
-            unfragmented_to_backend=unfragmented_to_backend,
-        )
-        write_constants(self.memory, self.at, changed)
+        self.max_to_backend = max_to_backend
+        self.max_to_client = max_to_client - self.INSERTED_BYTES
+        self.unfragmented_to_backend = unfragmented_to_backend
 
     def to_backend(self, frame: Frame, now: float, *, vetted: bool = False) -> memoryview | None:
         """Rewrite the client's IPv4 packet in `frame` for the backend; returns the result, vnet header first, borrowing it.

@@ -51,7 +51,8 @@ TABLE: Final[Mapping[State, Mapping[Happening, State]]] = MappingProxyType(
         State.BOTH_FIN: _END,
         # Deviation: RFC 6146 §3.5.2.2 lets any packet revive a session after a RST. Here it takes one from the side that sent
         # the RST: only that shows the RST was forged, while the other side's packets may have been under way already.
-        State.TRANSITORY: _END | {Happening.REVIVED: State.ESTABLISHED},
+        # And where the number of the RST might have been guessed, both sides are asked before the flow is given up.
+        State.TRANSITORY: _END | {Happening.REVIVED: State.ESTABLISHED, Happening.TIMED_OUT: State.PROBING},
         # RFC 6146 §3.5.2.3: an idle session is probed before it is given up. A half-closed one forgets which half it was.
         State.PROBING: _END
         | {

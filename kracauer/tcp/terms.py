@@ -2,7 +2,6 @@
 
 import bisect
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 from kracauer.profile import DEFAULT_MSS_V6, BackendProfile
@@ -105,13 +104,14 @@ def learn(profile: BackendProfile, terms: Terms, options: TcpOptions, is_ecn: bo
 
     The window is left as it was: stacks vary it from one connection to the next, and what is held is not bound by it.
     """
-    return replace(
-        profile,
-        mss=options.mss or DEFAULT_MSS_V6,
+    return BackendProfile(
+        # Every IPv6 host takes segments of 1220 bytes. One that claims otherwise would have all clients send crumbs.
+        mss=max(options.mss or DEFAULT_MSS_V6, min(profile.mss, DEFAULT_MSS_V6)),
         window_scale=profile.window_scale if terms.client_window_scale is None else options.window_scale,
         sack=options.sack_permitted if terms.sack else profile.sack,
         timestamps=options.timestamps is not None if terms.timestamps else profile.timestamps,
         ecn=is_ecn if terms.ecn else profile.ecn,
+        window=profile.window,
     )
 
 
