@@ -87,7 +87,8 @@ class Spliced:
             self._context.close(flow, CloseReason.UNDELIVERED, now)
             return
         if flow.state is State.PROBING:
-            # Who was asked by that process may have answered nobody.
+            # Who was asked by that process may have answered nobody, and has its time again.
+            flow.splice.state_since = now
             self._send_to_both(flow, tcp.ACK, offset=-1)
         self._schedule(flow, self.deadline(flow), now)
 

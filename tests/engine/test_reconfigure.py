@@ -216,7 +216,6 @@ def test_the_flows_of_a_listener_that_is_gone_go_on_while_new_ones_are_refused()
     """)
 
 
-@pytest.mark.xfail(reason="the SYN is translated to the backend of the flow that is there", strict=True)
 def test_a_new_connection_from_the_ports_of_a_flow_whose_listener_is_gone_is_refused() -> None:
     talk = Conversation(n=0x7000_0000).play(PLAIN_SPLICED)
     reconfigure(talk, configured("web"))
