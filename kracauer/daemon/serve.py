@@ -5,6 +5,7 @@ import gc
 import sys
 import time
 from contextlib import ExitStack, suppress
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -110,7 +111,6 @@ def _start(
     network = config.network
     secret = load_secret(network.device, log)
     device = _open_device(config, record, log, estate, stack)
-    _set_up_host(config, log, estate)
     estate.flow_file = open_flow_file(runtime_file(network.device, "flows"), prefix=config.prefix, boot_id=boot_id(), log=log)
     engine = engine_factory(config, secret=secret, now=time.monotonic(), records=estate.flow_file.records)
     estate.flows = engine.flows
@@ -118,6 +118,8 @@ def _start(
     gc.collect()
     gc.freeze()
     _adopt(engine, log)
+    # Only now: the routes that adopted flows need are not those of the configuration alone.
+    _set_up_host(config, log, estate)
     routes = None
     if estate.setup is not None:
         watch = HostWatch(network.device, estate.setup)
@@ -167,7 +169,8 @@ def _set_up_host(config: Config, log: FilteringBoundLogger, estate: Estate) -> N
     facts = gather(config.network.device, destinations(config))
     for advice in advise(facts):
         log.warning("forwarding_off", cause=advice.cause, remedy=advice.remedy)
-    setup = HostSetup(plan(config, facts))
+    in_use = {IPv4Network(flow.service) for flow in estate.flows or ()}
+    setup = HostSetup(plan(config, facts, in_use=in_use))
     setup.apply()
     estate.setup = setup
 

@@ -50,6 +50,9 @@ class PacketEngine(Protocol):
     def reconfigure(self, config: Config, now: float) -> None:
         """Go by `config` from now on; flows there are keep what they have."""
 
+    def abort(self, now: float) -> Sequence[Buffer]:
+        """End every flow; returns packets to write that tell either side."""
+
     def receive(self, frame: Frame, now: float) -> Sequence[Buffer]:
         """Take a packet; returns those to write, which may borrow from the frame."""
 
@@ -97,6 +100,8 @@ class Service:
         on_ready()
         try:
             await self._stopped
+            if self.is_final:
+                self._abort()
         finally:
             self._let_go()
 
@@ -196,6 +201,17 @@ class Service:
         self._reports_timer = None
         now = time.monotonic()
         self._reporter.flush(now)
+        self._settle(now)
+
+    def _abort(self) -> None:
+        """Nobody will go on with the flows: better that their ends hear of it than that they wait."""
+        now = time.monotonic()
+        try:
+            for packet in self._engine.abort(now):
+                self._device.write(packet)
+                self.counters.packets_written += 1
+        except Exception as error:  # the stop goes on without
+            self._reporter.note_internal_error(error, now)
         self._settle(now)
 
     def _handle_loop_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -43,6 +43,9 @@ class ScriptedEngine:
             raise self.reconfigure_error
         self.configs.append(config)
 
+    def abort(self, _now: float) -> Sequence[Buffer]:
+        return [bytes(10) + b"end"]
+
     def receive(self, frame: Frame, now: float) -> Sequence[Buffer]:
         assert abs(now - time.monotonic()) < 5
         packet = bytes(frame.buffer[PACKET_START : frame.end])
