@@ -517,6 +517,7 @@ class Play:
         self.engine = self._make_engine()
         adoption = self.engine.adopt(self.now)
         self._drain()
+        self._fire(self.now)  # what there is to say of flows that cannot go on
         assert param == 15 or adoption == (before, 0), f"{adoption} of {before}"
         if self._has_bystander:
             self._check_bystander()
