@@ -58,7 +58,7 @@ def run(arguments: Namespace) -> int:
     for problem in problems:
         print(f"kracauer: {problem}", file=sys.stderr)
     if arguments.print:
-        print(render_unit(service), end="")
+        print(render_unit(service, _systemd_version()), end="")
         return ExitCode.OK
     if problems:
         return ExitCode.USAGE
@@ -91,7 +91,7 @@ def _needed(config: Path) -> dict[str, Path]:
 
 def _install(service: Service, path: Path, *, is_forced: bool) -> None:
     """Write the unit, make the user, have systemd read its units anew; in this order a refusal has changed nothing."""
-    text = render_unit(service)
+    text = render_unit(service, _systemd_version())
     is_new = _check_former(path, text, is_forced=is_forced)
     _make_user(service.user)
     if is_new:
@@ -150,6 +150,16 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         draft.unlink(missing_ok=True)
         raise _InstallationError(f"{path}: cannot be written ({error.strerror}): run this as root") from error
+
+
+def _systemd_version() -> int | None:
+    """The version of the systemd that is installed here; None where there is none to ask."""
+    try:
+        result = subprocess.run(["systemctl", "--version"], capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    found = re.match(r"systemd (\d+)", result.stdout)
+    return int(found[1]) if found else None
 
 
 def _call(*words: str) -> None:

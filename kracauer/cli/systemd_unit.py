@@ -21,6 +21,13 @@ _HIDDEN: Final = {
     Path("/var/tmp"): "PrivateTmp",
 }
 _PLAIN: Final = re.compile(r"[\w@+=:,./-]+")
+NOTIFY_RELOAD_SINCE: Final = 253  # an older systemd would ignore the line, and take the service for ready at once
+_NOTIFY: Final = f"""\
+# From systemd {NOTIFY_RELOAD_SINCE} on `kracauer install-service` writes notify-reload here.
+Type=notify"""
+_NOTIFY_RELOAD: Final = """\
+# A reload begins with a SIGHUP of systemd's own, and is over when the service says so.
+Type=notify-reload"""
 
 _TEMPLATE: Final = """\
 [Unit]
@@ -32,10 +39,10 @@ After=network-online.target nftables.service
 StartLimitIntervalSec=0
 
 [Service]
-Type=notify
+{kind}
 NotifyAccess=main
 ExecStart={command} run -c {config}
-# Waits for the new configuration to be in force, and fails where it was refused: Type=notify-reload would not tell.
+# Waits for the new configuration to be in force, and fails where it was refused, which no notice to systemd can tell.
 ExecReload={command} reload -c {config}
 # No ExecStop=: what SIGTERM ends, the next start goes on with. `kracauer stop --forget` is for good.
 Restart=on-failure
@@ -116,9 +123,10 @@ class Service(NamedTuple):
     user: str = USER
 
 
-def render_unit(service: Service) -> str:
-    """The unit's text."""
+def render_unit(service: Service, systemd: int | None) -> str:
+    """The unit's text for that version of systemd; None: it is not known, and the unit is one for all."""
     return _TEMPLATE.format(
+        kind=_NOTIFY if systemd is None or systemd < NOTIFY_RELOAD_SINCE else _NOTIFY_RELOAD,
         command=" ".join(map(_quote, service.command)),
         config=_quote(str(service.config)),
         config_uri=re.sub(

@@ -13,7 +13,7 @@ import pytest
 
 from kracauer.cli import main
 from kracauer.cli.exit_codes import ExitCode
-from kracauer.cli.systemd_unit import Service, render_unit, unreachable
+from kracauer.cli.systemd_unit import NOTIFY_RELOAD_SINCE, Service, render_unit, unreachable
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "run-under-systemd.md"
@@ -22,6 +22,7 @@ USUAL = Service(("/opt/kracauer/bin/kracauer",), Path("/etc/kracauer/kracauer-co
 # Where the interpreter that runs the tests lies in somebody's home, the command has to be tried with another one.
 PYTHON = "/usr/bin/python3"
 NAME = "kracauer.service"
+OLD = NOTIFY_RELOAD_SINCE - 1
 
 
 def analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -31,11 +32,15 @@ def analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """The usual unit, its program one that is there."""
+@pytest.fixture(params=[OLD, NOTIFY_RELOAD_SINCE], ids=["notify", "notify-reload"])
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The usual unit for a systemd of before and one of after a change, its program one that is there."""
+    found = re.match(r"systemd (\d+)", analyze("--version").stdout)
+    assert found is not None
+    if int(found[1]) < request.param:
+        pytest.skip(f"needs systemd {request.param} or later")
     path = tmp_path / NAME
-    path.write_text(render_unit(USUAL._replace(command=("/bin/true",))), encoding="utf-8")
+    path.write_text(render_unit(USUAL._replace(command=("/bin/true",)), request.param), encoding="utf-8")
     return path
 
 
@@ -57,11 +62,33 @@ def test_systemd_rates_the_unit_as_locked_up(unit: Path) -> None:
 def test_the_page_shows_the_unit_that_is_written() -> None:
     shown = re.search(r"^```ini kracauer.service\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
     assert shown is not None
-    assert shown[1] == render_unit(USUAL)
+    assert shown[1] == render_unit(USUAL, OLD)
+
+
+def kinds(text: str) -> list[str]:
+    return re.findall(r"^Type=(.*)$", text, re.MULTILINE)
+
+
+def test_a_reload_begins_with_a_signal_where_systemd_knows_of_that() -> None:
+    assert kinds(render_unit(USUAL, NOTIFY_RELOAD_SINCE)) == kinds(render_unit(USUAL, 300)) == ["notify-reload"]
+    assert kinds(render_unit(USUAL, OLD)) == kinds(render_unit(USUAL, None)) == ["notify"]
+
+
+@pytest.mark.parametrize("systemd", [None, OLD, NOTIFY_RELOAD_SINCE])
+def test_a_refused_reload_fails_with_every_systemd(systemd: int | None) -> None:
+    command = "ExecReload=/opt/kracauer/bin/kracauer reload -c /etc/kracauer/kracauer-config.toml"
+    assert command in render_unit(USUAL, systemd).splitlines()
+
+
+def test_but_for_the_type_and_its_reason_the_unit_is_the_same_for_every_systemd() -> None:
+    old, new = (render_unit(USUAL, systemd).splitlines() for systemd in (OLD, NOTIFY_RELOAD_SINCE))
+    at = old.index("Type=notify")
+    assert new[at] == "Type=notify-reload"
+    assert old[: at - 1] + old[at + 1 :] == new[: at - 1] + new[at + 1 :]
 
 
 def test_words_keep_their_meaning_in_the_unit(tmp_path: Path) -> None:
-    text = render_unit(Service(("/opt/my py/python", "-m", "kracauer"), Path('/etc/100%/a "b" $c.toml'), "other"))
+    text = render_unit(Service(("/opt/my py/python", "-m", "kracauer"), Path('/etc/100%/a "b" $c.toml'), "other"), OLD)
     assert 'ExecStart="/opt/my py/python" -m kracauer run -c "/etc/100%%/a \\"b\\" $$c.toml"' in text
     assert "Documentation=file:/etc/100%%25/a%%20%%22b%%22%%20%%24c.toml" in text
     assert "\nUser=other\n" in text
@@ -71,7 +98,7 @@ def test_words_keep_their_meaning_in_the_unit(tmp_path: Path) -> None:
 
 
 def test_a_wrong_configuration_is_what_it_does_not_come_back_from() -> None:
-    assert f"RestartPreventExitStatus={ExitCode.USAGE:d} {ExitCode.CONFIG_UNUSABLE:d}" in render_unit(USUAL)
+    assert f"RestartPreventExitStatus={ExitCode.USAGE:d} {ExitCode.CONFIG_UNUSABLE:d}" in render_unit(USUAL, OLD)
 
 
 @pytest.mark.parametrize("place", ["/home/somebody/x", "/root/x", "/run/user/1/x", "/tmp/x", "/var/tmp/x"])
@@ -120,13 +147,20 @@ class Host:
         self.unit = self.units / NAME
         self._programs = directory / "bin"
         self._programs.mkdir()
+        self.search = f"{self._programs}:/usr/bin:/bin"
         self._notes = directory / "notes"
         for name in ("systemctl", "useradd"):
             self.stand_in(name, 0)
 
-    def stand_in(self, name: str, status: int) -> None:
+    def stand_in(self, name: str, status: int, version: str = f"systemd {OLD} ({OLD}.1-1)") -> None:
         path = self._programs / name
-        path.write_text(f'#!/bin/sh\necho {name} "$@" >> {self._notes}\nexit {status}\n', encoding="utf-8")
+        lines = (
+            "#!/bin/sh",
+            f'[ "$1" != --version ] || {{ echo "{version}"; exit; }}',
+            f'echo {name} "$@" >> {self._notes}',
+            f"exit {status}",
+        )
+        path.write_text("\n".join((*lines, "")), encoding="utf-8")
         path.chmod(0o755)
 
     @property
@@ -145,8 +179,8 @@ class Host:
             str(self.units),
             *words,
         ]
-        search = [str(ROOT), *(path for path in sys.path if path.endswith("-packages"))]
-        environment = {"PATH": f"{self._programs}:/usr/bin:/bin", "PYTHONPATH": os.pathsep.join(search)}
+        modules = [str(ROOT), *(path for path in sys.path if path.endswith("-packages"))]
+        environment = {"PATH": self.search, "PYTHONPATH": os.pathsep.join(modules)}
         return subprocess.run(command, env=environment, cwd="/", capture_output=True, text=True, check=False, timeout=60)
 
 
@@ -164,7 +198,7 @@ def test_installing_writes_the_unit_makes_the_user_and_says_what_is_next(host: H
     result = host.install("--user", "kracauer-test")
     assert result.returncode == 0, result.stderr
     assert host.unit.read_text(encoding="utf-8") == render_unit(
-        Service((PYTHON, "-m", "kracauer"), host.config, "kracauer-test")
+        Service((PYTHON, "-m", "kracauer"), host.config, "kracauer-test"), OLD
     )
     assert host.unit.stat().st_mode & 0o777 == 0o644
     useradd, systemctl = host.called
@@ -206,9 +240,29 @@ def test_another_unit_is_shown_and_kept_unless_forced(host: Host) -> None:
 def test_printing_changes_nothing(host: Host) -> None:
     result = host.install("--print")
     assert result.returncode == 0
-    assert result.stdout == render_unit(Service((PYTHON, "-m", "kracauer"), host.config))
+    assert result.stdout == render_unit(Service((PYTHON, "-m", "kracauer"), host.config), OLD)
     assert list(host.units.iterdir()) == []
     assert host.called == []
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"),
+    [
+        (f"systemd {NOTIFY_RELOAD_SINCE} ({NOTIFY_RELOAD_SINCE}.5)", "notify-reload"),
+        ("systemd 260~rc1 (260~rc1-2)", "notify-reload"),
+        ("something else", "notify"),
+    ],
+)
+def test_the_unit_is_one_for_the_systemd_that_is_there(host: Host, version: str, expected: str) -> None:
+    host.stand_in("systemctl", 0, version)
+    assert kinds(host.install("--print").stdout) == [expected]
+    assert host.install("--user", "nobody").returncode == 0
+    assert kinds(host.unit.read_text(encoding="utf-8")) == [expected]
+
+
+def test_without_systemctl_the_unit_is_one_for_all(host: Host) -> None:
+    host.search = str(host.units)
+    assert kinds(host.install("--print").stdout) == ["notify"]
 
 
 def test_a_configuration_with_problems_is_not_installed(host: Host) -> None:
