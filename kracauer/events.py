@@ -18,6 +18,7 @@ class CloseReason(StrEnum):
     REPLACED = "replaced"  # the client opened a new connection from the same port
     SUPERSEDED = "superseded"  # a finished flow made room for a new one towards the same backend
     REFUSED = "refused"
+    REDIRECTED = "redirected"  # an HTTP client was sent to HTTPS
     PEEK_TIMEOUT = "peek_timeout"
     CLIENT_ABORTED = "client_aborted"  # a RST before there was a backend
     BACKENDS_FAILED = "backends_failed"
@@ -41,6 +42,7 @@ class RefusalReason(StrEnum):
     NO_ROUTE = "no_route"
     NO_HOSTNAME = "no_hostname"
     MALFORMED = "malformed"
+    HOST_FULL = "host_full"  # the name has as many connections as it may have
     EMPTY = "empty"  # the client closed before it said anything
     DENIED = "denied"  # the name is not for this client
 
@@ -114,6 +116,18 @@ class FlowRefused(Event):
     answer: str
     hostname: str | None = None
     detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FlowRedirected(Event):
+    """A client that asked by HTTP was sent to the same name and path by HTTPS."""
+
+    event = "flow_redirected"
+    level = "info"
+
+    client: Endpoint4
+    service: Endpoint4
+    hostname: str | None
 
 
 @dataclass(frozen=True, slots=True)

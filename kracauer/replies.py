@@ -16,6 +16,7 @@ ALERT_UNRECOGNIZED_NAME: Final = 112  # RFC 6066 §3
 _EXPLANATIONS: Final = {
     HTTPStatus.BAD_REQUEST: "The request could not be understood.",
     HTTPStatus.MISDIRECTED_REQUEST: "This address serves no such host.",
+    HTTPStatus.SERVICE_UNAVAILABLE: "This host has as many connections as it may have. Try again later.",
 }
 
 
@@ -84,15 +85,26 @@ def tls_alert(description: int) -> bytes:
     return bytes((21, 3, 3, 0, 2, 2, description))
 
 
+def http_redirect(location: str, *, is_head: bool = False) -> bytes:
+    """Return a whole HTTP/1.1 response that sends its client to `location` for good (RFC 9110 §15.4.9), as `http_error`."""
+    return _http_response(HTTPStatus.PERMANENT_REDIRECT, "See the Location.", (f"Location: {location}",), is_head=is_head)
+
+
 def http_error(status: int, *, is_head: bool = False) -> bytes:
     """Return a whole HTTP/1.1 response that ends its connection (RFC 9110 §15.5.20, RFC 9112 §9.6); no body for HEAD."""
     code = HTTPStatus(status)
-    body = f"{code.value} {code.phrase}\n{_EXPLANATIONS.get(code, code.description)}\n".encode()
-    head = (
-        f"HTTP/1.1 {code.value} {code.phrase}\r\n"
-        "Content-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\n"
-        "Cache-Control: no-store\r\n"
-        "Connection: close\r\n\r\n"
-    ).encode()
+    retry = ("Retry-After: 5",) if code is HTTPStatus.SERVICE_UNAVAILABLE else ()
+    return _http_response(code, _EXPLANATIONS.get(code, code.description), (*retry, "Cache-Control: no-store"), is_head=is_head)
+
+
+def _http_response(code: HTTPStatus, explanation: str, fields: tuple[str, ...], *, is_head: bool) -> bytes:
+    body = f"{code.value} {code.phrase}\n{explanation}\n".encode()
+    lines = (
+        f"HTTP/1.1 {code.value} {code.phrase}",
+        "Content-Type: text/plain; charset=utf-8",
+        f"Content-Length: {len(body)}",
+        *fields,
+        "Connection: close",
+    )
+    head = "".join(f"{line}\r\n" for line in (*lines, "")).encode("ascii")
     return head if is_head else head + body

@@ -32,7 +32,9 @@ _FIRST_BYTE: Final = re.compile(rb"%b|[\r\n]" % _TCHAR)
 _FORBIDDEN: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?=[^\n])|(?<!\r)\n")
 _REQUEST_LINE: Final = re.compile(rb"(?P<method>%b+) (?P<target>[^ \t]+) HTTP/(?P<major>[0-9])\.(?P<minor>[0-9])" % _TCHAR)
 _FIELD_NAME: Final = re.compile(rb"(?P<name>%b+):" % _TCHAR)
-_ABSOLUTE_FORM: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>[^/?#]*)(?:[/?#].*)?", re.DOTALL)
+_ABSOLUTE_FORM: Final = re.compile(
+    rb"[A-Za-z][A-Za-z0-9+.-]*://(?P<authority>[^/?#]*)(?P<path>/[^?#]*)?(?P<query>\?[^#]*)?(?:#.*)?", re.DOTALL
+)
 _LONE: Final = {b"\r": "lone CR", b"\n": "lone LF"}
 _HTTP2_PREFACE: Final = (b"PRI * HTTP/2.0", b"", b"SM", b"")
 
@@ -98,6 +100,7 @@ class _Head:
         "_is_head_request",
         "_needs_host",
         "_preface_lines",
+        "_target",
         "_target_hosts",
     )
 
@@ -108,6 +111,7 @@ class _Head:
         self._needs_host = False
         self._preface_lines = 0  # how much of the HTTP/2 preface has been seen
         self._hosts: list[str | None] = []  # of the Host field: none or one
+        self._target: bytes | None = None  # path and query
         self._target_hosts: list[str | None] = []  # of a request-target in absolute-form or authority-form: none or one
 
     def check_bytes(self, line: bytes | bytearray, start: int = 0) -> None:
@@ -165,11 +169,14 @@ class _Head:
         elif target == b"*":
             if method != b"OPTIONS":
                 raise self._refuse("request-target * is for OPTIONS alone")
-        elif not target.startswith(b"/"):
+        elif target.startswith(b"/"):
+            self._target = target.partition(b"#")[0]
+        else:
             absolute = _ABSOLUTE_FORM.fullmatch(target)
             if absolute is None:
                 raise self._refuse("request-target in none of the four forms")
             self._target_hosts.append(self._parse_host(absolute["authority"]))
+            self._target = (absolute["path"] or b"/") + (absolute["query"] or b"")
 
     def _take_field_line(self, line: bytes) -> None:
         if line[:1] in b" \t":  # RFC 9112 §2.2 and §5.2
@@ -190,7 +197,7 @@ class _Head:
         if self._needs_host and not self._hosts:  # RFC 9112 §3.2, whatever the target's form
             raise self._refuse("HTTP/1.1 request without Host")
         hosts = self._target_hosts or self._hosts or [None]
-        return Peeked(Dialect.HTTP, hosts[0], self._is_head_request)
+        return Peeked(Dialect.HTTP, hosts[0], self._is_head_request, self._target)
 
     def _parse_host(self, raw: bytes, *, needs_port: bool = False) -> str | None:
         try:

@@ -1,6 +1,6 @@
 """What a peek can come to: a name, no name, more bytes needed, or a refusal that says how to answer it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Final
 
@@ -36,11 +36,15 @@ DEFAULT_LIMIT_BYTES: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Peeked:
-    """A complete and well-formed beginning; `hostname` is lower-case A-labels without port or trailing dot, or NO_HOSTNAME."""
+    """A complete and well-formed beginning; `hostname` is lower-case A-labels without port or trailing dot, or NO_HOSTNAME.
+
+    `target` is the path and query of an HTTP request as its client wrote them, beginning with a slash; None where it has none.
+    """
 
     dialect: Dialect
     hostname: str | None
     is_head_request: bool = False  # an HTTP answer to it carries no content (RFC 9110 §9.3.2)
+    target: bytes | None = field(default=None, compare=False)
 
 
 class PeekError(ParseError):

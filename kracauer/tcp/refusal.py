@@ -26,6 +26,8 @@ class Due(Enum):
 class Refusal:
     """Our side of a connection that ends with `answer`: its send state, its receive state and its one timer.
 
+    The answer goes out in segments of `mss` bytes at most, options included. `is_redirect` tells that it is no real refusal.
+
     `seq` is the sequence number of the answer's first byte, `ack` what the client is acknowledged up to, `timestamps` what our
     segments carry (TSval, TSecr). What the client still sends is acknowledged and thrown away, so that its TCP reads the answer
     instead of a reset.
@@ -40,6 +42,8 @@ class Refusal:
         "ack",
         "answer",
         "deadline",
+        "is_redirect",
+        "mss",
         "seq",
         "timestamps",
     )
@@ -53,7 +57,11 @@ class Refusal:
         has_client_fin: bool,
         timestamps: tuple[int, int] | None,
         now: float,
+        mss: int = tcp.DEFAULT_MSS,
+        is_redirect: bool = False,
     ) -> None:
+        self.mss = mss
+        self.is_redirect = is_redirect
         self.answer = answer
         self.seq = seq
         self.ack = ack
