@@ -12,6 +12,7 @@ from kracauer.events import (
     Event,
     FailureReason,
     FlowClosed,
+    FlowRedirected,
     FlowRefused,
     FlowSpliced,
     PacketDropped,
@@ -26,6 +27,7 @@ BACKEND = Endpoint6(bytes.fromhex("20010db8000100000000000000000002"), 8443)
 EVENTS: list[Event] = [
     FlowSpliced(CLIENT, SERVICE, BACKEND, "www.example.com", "*.example.com", 0.025),
     FlowRefused(CLIENT, SERVICE, RefusalReason.NO_ROUTE, "unrecognized_name", "www.example.net"),
+    FlowRedirected(CLIENT, SERVICE, "www.example.com"),
     FlowClosed(CLIENT, SERVICE, CloseReason.FINISHED, "both_fin", 1.5, "www.example.com", BACKEND, 1, 2, 3, 4),
     BackendFailed(CLIENT, BACKEND, FailureReason.SILENT),
     ProfileLearnt(BACKEND, BackendProfile()),
