@@ -391,16 +391,18 @@ def test_what_is_counted_of_clients_is_right_after_a_change(settings: Config) ->
 
 
 def test_a_thousand_changes_leave_nothing_behind() -> None:
-    """Not a byte for each, with a flow in every phase all the while."""
+    """Not a byte for each, with a flow in every phase all the while, and backends that are never the same."""
     engine = Engine(config(), secret=SECRET, now=EPOCH)
     for port, script in ((40001, PLAIN_HANDSHAKE), (40002, PLAIN_HANDSHAKE + PLAIN_HELLO), (40003, PLAIN_SPLICED)):
         sides = {"C": client_side(port=port), "B": backend_side(client_port=port)}
         Conversation(engine=engine, sides=sides).play(script)
     cycle = list(CONFIGS.values())
+    moving = [configured(hosts=f'"www.example.com" = "2001:db8:2::{number:x}"\n') for number in range(1, 1001)]
 
     def change(times: int, start: float) -> int:
         for number in range(times):
             engine.reconfigure(cycle[number % len(cycle)], EPOCH + start + number / 10)
+            engine.reconfigure(moving[number], EPOCH + start + number / 10)
         engine.reconfigure(cycle[0], EPOCH + start + times / 10)
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
