@@ -1,7 +1,8 @@
 """An IPv6-only HTTP and HTTPS server that says who called it: `python -m kracauer.lab.origin` (RFC 9112, RFC 6052 §2.2).
 
     GET  /…             what the server saw of the caller, as JSON
-    GET  /bytes/N       N bytes of known content, its hash in the header; ?rate=B: not faster than B bytes a second
+    GET  /bytes/N       N bytes of known content, its hash in the header; ?rate=B: not faster than B bytes a second,
+                        in blocks of 256 KiB, or with &pieces=P in P pieces a second
     PUT, POST /…        the hash of what was sent, up to Content-Length or, without one, to the end of the stream
 
 Each request becomes one line on standard output, with the IPv4 client's own address and port.
@@ -105,8 +106,9 @@ class Origin:
             await self.respond(writer, status, json.dumps(received).encode() + b"\n")
             is_last |= "content-length" not in request.fields
         elif url.path.startswith("/bytes/"):
-            rate = urllib.parse.parse_qs(url.query).get("rate", ["0"])[0]
-            await self.send_bytes(writer, int(url.path.removeprefix("/bytes/")), int(rate))
+            wanted = {key: int(values[0]) for key, values in urllib.parse.parse_qs(url.query).items()}
+            pace = wanted.get("rate", 0), wanted.get("pieces", 0)
+            await self.send_bytes(writer, int(url.path.removeprefix("/bytes/")), *pace)
         else:
             await self.respond(writer, status, self.describe(request, caller), is_head=request.method == "HEAD")
         self.log(request, caller, status)
@@ -145,17 +147,20 @@ class Origin:
         )
         await writer.drain()
 
-    async def send_bytes(self, writer: asyncio.StreamWriter, length: int, rate: int) -> None:
-        """Send `length` bytes of known content, at `rate` bytes a second unless that is 0."""
+    async def send_bytes(self, writer: asyncio.StreamWriter, length: int, rate: int, pieces: int) -> None:
+        """Send `length` bytes of known content, at `rate` bytes a second unless that is 0, in so many `pieces` a second."""
         writer.write(
             f"HTTP/1.1 200 OK\r\nServer: {self.name}\r\nContent-Type: application/octet-stream\r\n"
             f"Content-Length: {length}\r\nX-Sha256: {content.digest(length)}\r\n\r\n".encode()
         )
+        size = max(rate // pieces, 1) if pieces else content.BLOCK
         for block in content.blocks(length):
-            writer.write(block)
-            await writer.drain()
-            if rate:
-                await asyncio.sleep(len(block) / rate)
+            for start in range(0, len(block), size):
+                piece = block[start : start + size]
+                writer.write(piece)
+                await writer.drain()
+                if rate:
+                    await asyncio.sleep(len(piece) / rate)
 
 
 async def read_request(reader: asyncio.StreamReader) -> Request | None:
