@@ -6,6 +6,7 @@ trailing dot.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -27,16 +28,45 @@ class Backend:
 
 
 @dataclass(frozen=True, slots=True)
+class NamedBackend:
+    """A DNS name whose AAAA records are backends, each with `port` as in `Backend`; the name is normalised like hostnames."""
+
+    name: str
+    port: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.port is None else f"{self.name}:{self.port}"
+
+
+class Balance(StrEnum):
+    """Which of several backends a client is led to. The values are words of the configuration."""
+
+    ORDER = "order"  # the first that can be reached
+    CLIENT = "client"  # by the client's address, so that clients are spread and each comes back to the same one
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """A pattern ("www.example.com", "*.example.org" or "default"), its backends in order of preference, and its clients."""
+    """A pattern ("www.example.com", "*.example.org" or "default"), its backends in order of preference, and its clients.
+
+    `weights` stand for the backends in the same places (empty: 1 each); those in `draining` get no new connections while
+    another one can. `redirect` sends plain HTTP to HTTPS. `max_flows` connections at most (0: any number) have this route.
+    """
 
     pattern: str
-    backends: tuple[Backend, ...]
+    backends: tuple[Backend | NamedBackend, ...]
     access: AccessList = EVERYBODY
+    weights: tuple[int, ...] = ()
+    draining: frozenset[Backend | NamedBackend] = frozenset()
+    balance: Balance = Balance.ORDER
+    redirect: bool = False
+    max_flows: int = 0
 
     def __post_init__(self) -> None:
         if not self.backends:
             raise ValueError(f"route {self.pattern}: no backend")
+        if self.weights and len(self.weights) != len(self.backends):
+            raise ValueError(f"route {self.pattern}: as many weights as backends, or none")
 
 
 class RouteTable:
@@ -46,7 +76,7 @@ class RouteTable:
     Raises ValueError when two routes have one pattern.
     """
 
-    __slots__ = ("_backends", "_default", "_exact", "_longest_suffix", "_routes", "_suffixes")
+    __slots__ = ("_backends", "_default", "_exact", "_longest_suffix", "_named", "_names", "_routes", "_suffixes")
 
     def __init__(self, routes: Iterable[Route]) -> None:
         self._routes = tuple(routes)
@@ -56,7 +86,10 @@ class RouteTable:
         for route in self._routes:
             self._insert(route)
         self._longest_suffix = max(map(len, self._suffixes), default=-1)
-        self._backends = tuple(dict.fromkeys(backend for route in self._routes for backend in route.backends))
+        distinct = dict.fromkeys(backend for route in self._routes for backend in route.backends)
+        self._backends = tuple(backend for backend in distinct if isinstance(backend, Backend))
+        self._named = tuple(backend for backend in distinct if isinstance(backend, NamedBackend))
+        self._names = tuple(dict.fromkeys(backend.name for backend in self._named))
 
     def _insert(self, route: Route) -> None:
         if route.pattern == DEFAULT:
@@ -87,8 +120,18 @@ class RouteTable:
 
     @property
     def backends(self) -> tuple[Backend, ...]:
-        """Every distinct backend, in the order in which the routes first name it."""
+        """Every distinct backend that is given by its address, in the order in which the routes first name it."""
         return self._backends
+
+    @property
+    def named_backends(self) -> tuple[NamedBackend, ...]:
+        """Every distinct backend that is given by a DNS name, likewise."""
+        return self._named
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every distinct DNS name of a backend, likewise."""
+        return self._names
 
     def __iter__(self) -> Iterator[Route]:
         return iter(self._routes)

@@ -3,17 +3,20 @@
 from kracauer.config.changes import restart_problems
 from kracauer.config.document import parse_config, parse_document
 from kracauer.config.problems import ABSENT, Problem
-from kracauer.config.values import Config, Limits, Listener, Log, Network, Timeouts
+from kracauer.config.values import Config, Dns, Limits, Listener, Log, NameServer, Network, Probes, Timeouts
 from kracauer.profile import BackendProfile
 
 __all__ = [
     "ABSENT",
     "BackendProfile",
     "Config",
+    "Dns",
     "Limits",
     "Listener",
     "Log",
+    "NameServer",
     "Network",
+    "Probes",
     "Problem",
     "Timeouts",
     "parse_config",

@@ -84,6 +84,13 @@ def one_of(words: Sequence[str]) -> Check[str]:
     return check
 
 
+def redirect(value: object) -> bool:
+    """Where to send clients that speak plain HTTP: "https" is all there is."""
+    if value != "https":
+        raise MistakeError('must be "https": plain HTTP is sent on to it, and nowhere else')
+    return True
+
+
 def device_name(value: object) -> str:
     """A name that Linux accepts for a network device and takes literally."""
     name = text(value)

@@ -41,6 +41,8 @@ NETWORK_CHECKS: Final[Mapping[str, Check[object]]] = {
     "lowest_ipv6_mtu": checks.whole_number(1280, 65535),
     "router_sources": addresses.router_sources,
     "offloads": checks.boolean,
+    "ownership": checks.one_of(("routed", "shared")),
+    "table": checks.whole_number(1, 0xFFFFFFFF),
 }
 LOG_CHECKS: Final[Mapping[str, Check[object]]] = {
     "level": checks.one_of(("debug", "info", "warning", "error")),

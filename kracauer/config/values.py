@@ -19,6 +19,7 @@ class Listener:
     port: int
     protocol: Protocol = Protocol.AUTO
     access: AccessList = EVERYBODY
+    redirect: bool = False  # what is asked for here in plain HTTP is sent to HTTPS
 
     def __str__(self) -> str:
         return f"{self.address}:{self.port}"
@@ -56,7 +57,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """The TUN device and the links around it; `manage` False leaves addresses and routes to the operator."""
+    """The TUN device and the links around it; `manage` False leaves addresses and routes to the operator.
+
+    `ownership` of the service addresses: "routed" to the device as a whole, or "shared" with this host, of whose table number
+    `table` a few ports are led to the device.
+    """
 
     manage: bool = True
     device: str = "kracauer0"
@@ -65,6 +70,49 @@ class Network:
     lowest_ipv6_mtu: int = 1280
     router_sources: tuple[IPv4Address, ...] = ()
     offloads: bool = True
+    ownership: str = "routed"
+    table: int = 198
+
+
+@dataclass(frozen=True, slots=True)
+class NameServer:
+    """A resolver that is asked for the addresses of backends."""
+
+    address: IPv4Address | IPv6Address
+    port: int = 53
+
+    def __str__(self) -> str:
+        if self.port == 53:
+            return str(self.address)
+        return f"{self.address}:{self.port}" if self.address.version == 4 else f"[{self.address}]:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Dns:
+    """How the names of backends are looked up: by `servers` (none: the system's), kept as their TTL says within the bounds.
+
+    Where resolving fails, what was known stays good for `stale_s`. With `serve_any` a hostname without a route is a backend's
+    name itself, of which `max_names` are remembered.
+    """
+
+    serve_any: bool = False
+    servers: tuple[NameServer, ...] = ()
+    timeout_s: float = 5.0
+    min_ttl_s: float = 5.0
+    max_ttl_s: float = 3600.0
+    stale_s: float = 86_400.0
+    max_names: int = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Whether and how backends are asked if they are there: up after `rise` answers in a row, down after `fall` without."""
+
+    enabled: bool = True
+    interval_s: float = 5.0
+    timeout_s: float = 1.0
+    rise: int = 2
+    fall: int = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +127,8 @@ class Log:
 class Config:
     """One whole valid configuration.
 
-    `profile` is assumed of every backend that has not been heard yet; `profile_overrides` of single ones.
+    `profile` is assumed of every backend that has not been heard yet; `profile_overrides` of single ones. Backends whose
+    addresses come from the DNS are dialled within `backend_networks` only.
     """
 
     prefix: IPv6Network
@@ -92,10 +141,13 @@ class Config:
     log: Log = Log()
     profile_overrides: Mapping[IPv6Address, BackendProfile] = field(default_factory=lambda: MappingProxyType({}), hash=False)
     access: AccessList = EVERYBODY
+    backend_networks: tuple[IPv6Network, ...] = ()
+    dns: Dns = Dns()
+    probes: Probes = Probes()
 
     @property
     def backends(self) -> tuple[Backend, ...]:
-        """Every distinct backend (address, port or None for the listener's), in the order of the routes."""
+        """Every distinct backend with an address (port or None for the listener's), in the order of the routes."""
         return self.routes.backends
 
     @property

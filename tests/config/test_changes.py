@@ -22,6 +22,8 @@ OTHER = {
     "lowest_ipv6_mtu": "1300",
     "router_sources": '["203.0.113.8"]',
     "offloads": "false",
+    "ownership": "'shared'",
+    "table": "199",
 }
 
 

@@ -89,7 +89,9 @@ def test_the_reference_has_each_key_of_a_listener() -> None:
     assert set(documented_rows("listen")) == {field.name for field in fields(Listener)} - {"access"} | set(ACCESS_KEYS)
 
 
-@pytest.mark.parametrize(("section", "others"), [("access", set()), ("hosts", {"backends", "default"})])
+@pytest.mark.parametrize(
+    ("section", "others"), [("access", set()), ("hosts", {"backends", "default", "redirect", "max_flows"})]
+)
 def test_the_reference_has_each_key_of_a_list_of_clients(section: str, others: set[str]) -> None:
     assert set(documented_rows(section)) == set(ACCESS_KEYS) | others
 

@@ -18,5 +18,5 @@ def test_hosts_listeners_and_tables_are_read_as_they_were_meant() -> None:
     assert (listener.address, listener.port, listener.protocol) == (IPv4Address(SERVICE_2), 8080, "auto")
     route = config.routes.lookup("a.example.org")
     assert route is not None
-    assert [(str(backend.address), backend.port) for backend in route.backends] == [(ORIGIN_1, None), (ORIGIN_2, 8443)]
+    assert [(str(backend.address), backend.port) for backend in config.backends] == [(ORIGIN_1, None), (ORIGIN_2, 8443)]
     assert (config.network.ipv6_mtu, config.network.offloads) == (1280, False)
