@@ -56,6 +56,9 @@ def _resume(context: Context, place: Place, now: float) -> Flow | None:
         return None
     context.flows.insert(flow)
     context.flows.bind(flow, from_backend)
+    route = context.config.routes.lookup(constants.hostname)
+    if route is not None:
+        context.take_route(flow, route)
     if state in SUPERSEDABLE:
         context.flows.retire(flow)
     splice.limit(**context.size_limits)

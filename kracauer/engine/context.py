@@ -1,6 +1,6 @@
 """What the parts of the engine share: configuration made ready, flows, timers, and what goes out."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Mapping
 from ipaddress import IPv6Address
 from typing import Final
@@ -15,7 +15,7 @@ from kracauer.flows import Flow, FlowTable
 from kracauer.path_mtu import PathMtus
 from kracauer.profile import BackendProfile
 from kracauer.ratelimit import TokenBucket
-from kracauer.routes import Backend
+from kracauer.routes import Backend, Route
 from kracauer.tcp.cookie import CookieJar
 from kracauer.tcp.record import Records
 from kracauer.tcp.splice import IPV6_GROWTH, SizeLimits
@@ -63,6 +63,7 @@ class Context:
         self.shares = ClientShares(config.limits)
         self.flows = FlowTable(config.limits.flows, lambda flow, change: self.shares.count_flow(flow.client, change))
         self.timers: TimerWheel[Flow] = TimerWheel()
+        self.route_flows: Counter[str] = Counter()  # by pattern
         self.outgoing: list[Buffer] = []
         self.events: deque[Event] = deque()
         # One a side: who floods closed ports must not keep backends from hearing that a connection is no more.
@@ -211,6 +212,19 @@ class Context:
         """What is held of all first messages together."""
         return self.shares.held_bytes
 
+    def take_route(self, flow: Flow, route: Route) -> None:
+        """Have `flow` go by `route`, and count for it until it is closed."""
+        flow.route = route
+        self.route_flows[route.pattern] += 1
+
+    def _leave_route(self, flow: Flow) -> None:
+        if flow.route is None:
+            return
+        pattern, flow.route = flow.route.pattern, None
+        self.route_flows[pattern] -= 1
+        if not self.route_flows[pattern]:
+            del self.route_flows[pattern]
+
     def end_handshake(self, flow: Flow) -> None:
         """Let go of what was held of the client's first bytes."""
         if flow.handshake is not None:
@@ -226,6 +240,7 @@ class Context:
         self.end_handshake(flow)
         flow.advance(Happening.ENDED)
         flow.fast = None
+        self._leave_route(flow)
         splice = flow.splice
         if splice is None:
             self.shares.count_unproven(flow.client, -1)

@@ -13,6 +13,7 @@ from kracauer.flows import Flow, Renewal, client_key
 from kracauer.peek import Dialect, Peeked, Peeker, PeekError, Protocol
 from kracauer.ratelimit import TokenBucket
 from kracauer.replies import build_reset, build_segment
+from kracauer.routes import Route
 from kracauer.tcp import sequence
 from kracauer.tcp.cookie import LIFETIME_S
 from kracauer.tcp.handshake import Handshake
@@ -26,6 +27,8 @@ _DSCP: Final = 0xFC  # of the traffic class; the rest is ECN, which is each pack
 _ECN_SETUP: Final = tcp.ECE | tcp.CWR
 _TLS_HANDSHAKE: Final = 0x16
 _ALERT_DECODE_ERROR: Final = 50
+_ALERT_INTERNAL_ERROR: Final = 80  # RFC 8446 §6.2 has none for a server that is full
+_ACME_PATH: Final = b"/.well-known/acme-challenge/"
 _ALERT_ACCESS_DENIED: Final = 49  # RFC 8446 §6.2
 # What the listener's window lets a client send before a backend is there; the peek's own limit may be smaller.
 _WINDOW_BYTES: Final = 65535
@@ -190,7 +193,7 @@ class Opening:
     def _hold(self, flow: Flow, handshake: Handshake, segment: Segment, now: float) -> None:
         context, header, held = self._context, segment.header, handshake.held
         if segment.payload:
-            context.shares.check_holding(flow.client, len(segment.payload))
+            context.shares.check_holding(flow, len(segment.payload))
         handshake.client_window = header.window
         options = segment.options if handshake.terms.timestamps else NO_OPTIONS
         if options.timestamps is not None and sequence.distance(handshake.client_tsval, options.timestamps[0]) > 0:
@@ -255,21 +258,37 @@ class Opening:
             self._acknowledge(flow, handshake)
 
     def _route(self, flow: Flow, peeked: Peeked, now: float) -> None:
+        context, is_head = self._context, peeked.is_head_request
         flow.hostname = peeked.hostname
-        flow.route = self._context.config.routes.lookup(peeked.hostname)
-        if flow.route is None:
+        route = context.config.routes.lookup(peeked.hostname)
+        if route is None:
             reason = RefusalReason.NO_HOSTNAME if peeked.hostname is None else RefusalReason.NO_ROUTE
-            self._refusing.refuse(flow, reason, peeked.dialect, None, now, is_head=peeked.is_head_request)
+            self._refusing.refuse(flow, reason, peeked.dialect, None, now, is_head=is_head)
             return
-        if flow.route.pattern == peeked.hostname:
-            flow.hostname = flow.route.pattern  # one string for all of a name's flows, of which there may be a hundred thousand
-        access = flow.route.access
-        if not access.is_open and not access.permits(flow.client):
-            code = _ALERT_ACCESS_DENIED if peeked.dialect is Dialect.TLS else HTTPStatus.FORBIDDEN
-            self._refusing.refuse(flow, RefusalReason.DENIED, peeked.dialect, code, now, is_head=peeked.is_head_request)
-            return
-        flow.advance(Happening.ROUTED)
-        self._dialing.dial(flow, now)
+        if route.pattern == peeked.hostname:
+            flow.hostname = route.pattern  # one string for all of a name's flows, of which there may be a hundred thousand
+        is_tls = peeked.dialect is Dialect.TLS
+        if not route.access.is_open and not route.access.permits(flow.client):
+            code = _ALERT_ACCESS_DENIED if is_tls else HTTPStatus.FORBIDDEN
+            self._refusing.refuse(flow, RefusalReason.DENIED, peeked.dialect, code, now, is_head=is_head)
+        elif self._is_redirected(flow, route, peeked):
+            self._refusing.redirect(flow, peeked, now)
+        elif route.max_flows and context.route_flows[route.pattern] >= route.max_flows:
+            code = _ALERT_INTERNAL_ERROR if is_tls else HTTPStatus.SERVICE_UNAVAILABLE
+            detail = f"max_flows: {route.max_flows}"
+            self._refusing.refuse(flow, RefusalReason.HOST_FULL, peeked.dialect, code, now, is_head=is_head, detail=detail)
+        else:
+            context.take_route(flow, route)
+            flow.advance(Happening.ROUTED)
+            self._dialing.dial(flow, now)
+
+    def _is_redirected(self, flow: Flow, route: Route, peeked: Peeked) -> bool:
+        """Whether this request is to be made by HTTPS; not where a certificate is being asked for (RFC 8555 §8.3)."""
+        if peeked.dialect is not Dialect.HTTP or peeked.hostname is None or peeked.target is None:
+            return False
+        listener = self._context.listeners.get((flow.service, flow.from_client.dst_port))
+        is_wanted = route.redirect or (listener is not None and listener.config.redirect)
+        return is_wanted and not peeked.target.startswith(_ACME_PATH)
 
     def _refuse_incomplete(self, flow: Flow, handshake: Handshake, now: float) -> None:
         data = handshake.held.contiguous
