@@ -1,19 +1,26 @@
 """What each client holds of the pools that all of them share, and when it may hold more (Choudhury and Hahne 1998).
 
-The rule is the dynamic threshold with a factor of one: a client is given more of a pool only while it holds less of it than is
-still free. One greedy client so gets half, n of them leave a share of 1/(n + 1) to newcomers, and nothing is ever taken back.
+The rule is the dynamic threshold with a factor of one eighth: a client is given more of a pool only while eight times what it
+holds of it is less than what is still free. Whoever holds nothing so gets something while there is anything, a lone client gets
+a ninth, n that come at once an (n + 8)th each, and nothing is ever taken back.
 """
 
 from typing import Final
 
 from kracauer.config import Limits
 from kracauer.errors import Dropped, DropReason
-from kracauer.flows import FlowTable
+from kracauer.flows import Flow, FlowTable
+from kracauer.tcp.state import State
 
-# What one connection may hold at most: 64 KiB and 16 KiB more. A pool without room for four is too small to be shared out by
-# halves: a single client could not send one such message.
+# How much has to be free for each that a client holds. Clients that fill their shares one after the other leave (8/9)^n of a
+# pool, n of them: 81 addresses fill a table of 65,536 flows. One for one they would leave 1/2^n, and seventeen addresses would
+# fill it. With much more than eight, the many people behind one address translator would have too little.
+FREE_PER_HELD: Final = 8
+# What one connection may hold at most: 64 KiB and 16 KiB more. So much of what may be held, or half of a small pool, is for one
+# connection at a time that would have to wait: else two that hold parts of their messages might wait for each other's end.
+# A pool that gives a lone client no such message beside that is too small to be shared out.
 LARGEST_HELD_BYTES: Final = 81_920
-SMALLEST_SHARED_BYTES: Final = 4 * LARGEST_HELD_BYTES
+SMALLEST_SHARED_BYTES: Final = (FREE_PER_HELD + 2) * LARGEST_HELD_BYTES
 MIN_BURST: Final = 10.0
 BURST_S: Final = 2.0
 # Clients that hold nothing and are remembered for what they opened a moment ago.
@@ -54,6 +61,7 @@ class ClientShares:
         self.held_bytes = 0
         self._shares: dict[int, Share] = {}
         self._resting: dict[int, None] = {}
+        self._finishing: Flow | None = None
         self._take(limits)
 
     def __len__(self) -> int:
@@ -100,22 +108,37 @@ class ClientShares:
         if limits.flows_per_client and share.flows >= limits.flows_per_client:
             raise Dropped(DropReason.CLIENT_FULL, f"limits.flows_per_client: {limits.flows_per_client}")
         # Less than one is never free here, so whoever holds nothing gets something, however small the pool.
-        if share.flows >= free_flows:
+        if FREE_PER_HELD * share.flows >= free_flows:
             raise Dropped(DropReason.CLIENT_FULL, f"fair share of limits.flows: {limits.flows}")
-        if share.unproven >= free_unproven:
+        if FREE_PER_HELD * share.unproven >= free_unproven:
             raise Dropped(DropReason.CLIENT_FULL, f"fair share of limits.unproven: {limits.unproven}")
         if self._interval_s and share.busy_until - now > self._lead_s:
             rate = limits.new_per_second_per_client
             raise Dropped(DropReason.CLIENT_RATE, f"limits.new_per_second_per_client: {rate:g}")
 
-    def check_holding(self, client: bytes, size: int) -> None:
-        """Raise Dropped where `size` more bytes of a first message of `client` may not be held."""
+    def check_holding(self, flow: Flow, size: int) -> None:
+        """Raise Dropped where `size` more bytes of the first message of `flow` may not be held.
+
+        One flow at a time goes on to the pool's end, whatever its client's share, until its message is complete.
+        """
         limit = self._limits.held_bytes
-        free = limit - self.held_bytes
+        if size > limit - self.held_bytes:
+            raise Dropped(DropReason.HELD_BYTES_FULL, f"limits.held_bytes: {limit}")
+        free = limit - min(LARGEST_HELD_BYTES, limit // 2) - self.held_bytes
+        has_share = limit < SMALLEST_SHARED_BYTES or FREE_PER_HELD * self.share_of(flow.client).held_bytes < free
+        if (size <= free and has_share) or self._may_finish(flow):
+            return
         if size > free:
             raise Dropped(DropReason.HELD_BYTES_FULL, f"limits.held_bytes: {limit}")
-        if limit >= SMALLEST_SHARED_BYTES and self._shares.get(self._key(client), _NOTHING).held_bytes >= free:
-            raise Dropped(DropReason.CLIENT_FULL, f"fair share of limits.held_bytes: {limit}")
+        raise Dropped(DropReason.CLIENT_FULL, f"fair share of limits.held_bytes: {limit}")
+
+    def _may_finish(self, flow: Flow) -> bool:
+        """Whether `flow` is the one that goes on, or is so from now on because there is none."""
+        if flow.state is not State.PEEKING:
+            return False
+        if self._finishing is None or self._finishing.state is not State.PEEKING:
+            self._finishing = flow
+        return self._finishing is flow
 
     def note_opening(self, client: bytes, now: float) -> None:
         """Have a flow that `client` has just opened weigh on its rate; forget clients that have had their rest."""

@@ -1,17 +1,19 @@
-"""No client is given more of what all share than it leaves free, and what is counted is what there is."""
+"""No client is given more of what all share than an eighth of what it leaves free, and what is counted is what there is."""
 
+import itertools
 from collections import Counter
 from dataclasses import replace
 from ipaddress import IPv4Address
 
 import pytest
+from hellos import client_hello
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from script import config
-from visitors import HELLO, UNKNOWN, House, Visitor, visitors
+from visitors import CLIENT_ISN, HELLO, UNKNOWN, House, Visitor, visitors
 
 from kracauer.config import Config, Limits
-from kracauer.engine.fairness import LARGEST_HELD_BYTES, MAX_RESTING, SMALLEST_SHARED_BYTES, ClientShares
+from kracauer.engine.fairness import FREE_PER_HELD, LARGEST_HELD_BYTES, MAX_RESTING, SMALLEST_SHARED_BYTES, ClientShares
 from kracauer.errors import Dropped
 
 SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -51,8 +53,8 @@ steps = st.tuples(st.sampled_from(STEPS) | st.sampled_from(("open", "splice")), 
 waits = st.tuples(st.just("wait"), st.sampled_from((1, 12, 300)))
 changes = st.tuples(st.just("change"), st.integers(0, 3))
 LIMITS = (
-    {"flows": 4, "held_bytes": 65536},
-    {"flows": 4, "unproven": 2, "client_prefix_length": 24},
+    {"flows": 12, "held_bytes": 65536},
+    {"flows": 12, "unproven": 10, "client_prefix_length": 24},
     {"flows": 3, "unproven_per_client": 1, "new_per_second_per_client": 1},
     {"flows": 100, "flows_per_client": 1, "client_prefix_length": 8},
 )
@@ -92,11 +94,11 @@ def test_whatever_happens_the_counts_are_those_of_the_table(script: list[tuple[s
 
 @settings(SLOW, max_examples=60)
 @given(
-    capacity=st.integers(1, 40),
+    capacity=st.integers(1, 100),
     order=st.lists(st.integers(0, 3), min_size=60, max_size=120),
 )
 def test_greedy_clients_leave_a_share_to_whoever_comes_late(capacity: int, order: list[int]) -> None:
-    """Each is admitted as long as it holds less than is free, and no longer; whoever holds nothing is admitted to the last."""
+    """Each is admitted while it holds less than an eighth of what is free; whoever holds nothing is admitted to the last."""
     house = House(limited(flows=capacity))
     ports = iter(range(20000, 30000))
     holding: Counter[int] = Counter()
@@ -104,22 +106,22 @@ def test_greedy_clients_leave_a_share_to_whoever_comes_late(capacity: int, order
         visitor = Visitor(house, f"192.0.2.{client + 1}", next(ports))
         free = capacity - holding.total()
         is_admitted = visitor.open()
-        assert is_admitted is (holding[client] < free)
+        assert is_admitted is (FREE_PER_HELD * holding[client] < free)
         holding[client] += is_admitted
     if holding.total() < capacity:
         assert Visitor(house, "203.0.113.9").open()
 
 
-def test_one_greedy_client_gets_half_of_the_table_and_another_half_of_the_rest() -> None:
-    house = House(limited(flows=64))
-    assert sum(visitor.open() for visitor in visitors(house, ONE, 100)) == 32
-    assert house.drops == {"client_full": 68}
-    assert house.details[-1] == "fair share of limits.flows: 64"
-    assert sum(visitor.open() for visitor in visitors(house, TWO, 100)) == 16
+def test_one_greedy_client_gets_a_ninth_of_the_table_and_another_a_ninth_of_the_rest() -> None:
+    house = House(limited(flows=81))
+    assert sum(visitor.open() for visitor in visitors(house, ONE, 100)) == 9
+    assert house.drops == {"client_full": 91}
+    assert house.details[-1] == "fair share of limits.flows: 81"
+    assert sum(visitor.open() for visitor in visitors(house, TWO, 100)) == 8
 
 
-def test_nine_greedy_clients_leave_a_tenth_to_newcomers() -> None:
-    house = House(limited(flows=100))
+def test_nine_greedy_clients_that_come_together_leave_eight_seventeenths_to_newcomers() -> None:
+    house = House(limited(flows=170))
     ports = iter(range(20000, 30000))
     for _ in range(50):
         for client in range(9):
@@ -129,8 +131,29 @@ def test_nine_greedy_clients_leave_a_tenth_to_newcomers() -> None:
     assert len(house.engine.flows) == 90
 
 
-@pytest.mark.parametrize(("capacity", "expected"), [(1, 1), (2, 1), (3, 2), (4, 2), (5, 3)])
+def fill(shares: ClientShares, client: bytes) -> int:
+    """How many flows of `client` there is room for."""
+    for count in itertools.count():
+        try:
+            shares.check_opening(client, 0.0)
+        except Dropped:
+            return count
+        shares.count_flow(client, 1)
+    raise AssertionError
+
+
+def test_seventeen_clients_that_fill_the_usual_table_one_after_the_other_leave_an_eighth() -> None:
+    shares = ClientShares(Limits())
+    assert fill(shares, bytes(4)) == 7282
+    for number in range(1, 17):
+        fill(shares, number.to_bytes(4, "big"))
+    assert 0.13 < (65_536 - shares.flows) / 65_536 < 0.14
+    assert fill(shares, b"\xc0\x00\x02\x07") > 950
+
+
+@pytest.mark.parametrize(("capacity", "expected"), [(1, 1), (2, 1), (9, 1), (10, 2), (18, 2), (19, 3), (54, 6)])
 def test_a_table_however_small_lets_a_lone_client_in(capacity: int, expected: int) -> None:
+    """A browser opens six connections at once: a table for one of them has 46 places at least."""
     house = House(limited(flows=capacity))
     assert sum(visitor.open() for visitor in visitors(house, ONE, 10)) == expected
     assert Visitor(house, TWO).open() is (expected < capacity)
@@ -191,10 +214,10 @@ def test_half_open_connections_have_a_limit_of_their_own() -> None:
     assert third.open()
 
 
-def test_one_client_gets_half_of_them() -> None:
-    house = House(limited(unproven=10))
+def test_one_client_gets_a_ninth_of_them() -> None:
+    house = House(limited(unproven=45))
     assert sum(visitor.open() for visitor in visitors(house, ONE, 10)) == 5
-    assert house.details[-1] == "fair share of limits.unproven: 10"
+    assert house.details[-1] == "fair share of limits.unproven: 45"
 
 
 def test_one_that_is_being_told_no_is_one_of_them() -> None:
@@ -223,19 +246,33 @@ def test_addresses_of_one_network_are_one_client() -> None:
     assert Visitor(house, THREE).open()
 
 
-def part_of_a_hello(size: int) -> bytes:
-    """The beginning of a hello that says it goes on."""
-    return b"\x16\x03\x01\x40\x00\x01\x00\xff\xf0" + bytes(size - 9)
+def long_hello(size: int) -> bytes:
+    """A hello in as many records as it takes (RFC 8446 §5.1)."""
+    message = client_hello("www.example.com", size)[5:]
+    pieces = [message[at : at + 16_384] for at in range(0, len(message), 16_384)]
+    return b"".join(b"\x16\x03\x01" + len(piece).to_bytes(2, "big") + piece for piece in pieces)
 
 
-def test_one_client_cannot_hold_more_than_half_of_all_that_is_held() -> None:
+LONGEST = long_hello(65_500)
+
+
+def hold(visitor: Visitor, size: int, step: int = 1000) -> None:
+    """Say the first `size` bytes of a message that goes on, whether they are heard or not."""
+    for start in range(0, size, step):
+        visitor.say(LONGEST[start : start + step], start)
+
+
+# One connection at a time is exempt from its client's share.
+SHARED_BYTES = SMALLEST_SHARED_BYTES - LARGEST_HELD_BYTES
+
+
+def test_one_client_cannot_hold_more_than_a_ninth_of_all_that_is_held_and_one_message() -> None:
     house = House(limited(held_bytes=SMALLEST_SHARED_BYTES, unproven_per_client=1000))
     for visitor in visitors(house, ONE, 40):
         visitor.open()
-        for start in range(0, 16_000, 1000):
-            visitor.say(part_of_a_hello(1000) if not start else bytes(1000), start)
+        hold(visitor, 16_000)
     held = house.engine._context.shares.held_bytes
-    assert SMALLEST_SHARED_BYTES // 2 <= held < SMALLEST_SHARED_BYTES // 2 + 1000
+    assert SHARED_BYTES // 9 <= held < SHARED_BYTES // 9 + 1000 + 16_000
     assert set(house.details) == {f"fair share of limits.held_bytes: {SMALLEST_SHARED_BYTES}"}
     newcomer = Visitor(house, TWO)
     newcomer.open()
@@ -243,23 +280,143 @@ def test_one_client_cannot_hold_more_than_half_of_all_that_is_held() -> None:
     assert [event.event for event in house.events] == ["flow_spliced"]
 
 
-def test_a_pool_for_few_messages_goes_to_who_comes_first() -> None:
-    """Half of it would not do for the largest message, which its only client may well send."""
-    shares = ClientShares(Limits(held_bytes=LARGEST_HELD_BYTES))
-    client = IPv4Address(ONE).packed
-    for _ in range(5):
-        shares.check_holding(client, LARGEST_HELD_BYTES // 5)
-        shares.count_held(client, LARGEST_HELD_BYTES // 5)
-    with pytest.raises(Dropped, match=r"^limits\.held_bytes: 81920"):
-        shares.check_holding(client, 1)
+def test_clients_that_hold_all_they_may_one_after_the_other_leave_a_newcomer_room() -> None:
+    """Seventeen leave an eighth: far more than a hello."""
+    house = House(limited(held_bytes=4 * SMALLEST_SHARED_BYTES, unproven_per_client=1000))
+    for number in range(17):
+        for visitor in visitors(house, f"198.51.100.{number + 10}", 30):
+            visitor.open()
+            hold(visitor, 16_000)
+    newcomer = Visitor(house, TWO)
+    newcomer.open()
+    newcomer.splice()
+    assert [event.event for event in house.events] == ["flow_spliced"]
+
+
+class Sender:
+    """A client that says a long message as TCP does: the first piece that is not acknowledged it repeats."""
+
+    PIECE = 1000
+
+    def __init__(self, visitor: Visitor, message: bytes) -> None:
+        self.visitor = visitor
+        self.message = message
+        self.acknowledged = 0
+        visitor.open()
+        for start in range(0, len(message), self.PIECE):
+            self._say(start)
+
+    def repeat(self) -> None:
+        self._say(self.acknowledged)
+
+    def _say(self, start: int) -> None:
+        for answer in self.visitor.say(self.message[start : start + self.PIECE], start):
+            if len(answer.dst) == 4 and not answer.payload:
+                self.acknowledged = max(self.acknowledged, answer.ack - CLIENT_ISN - 1)
+
+
+def states(house: House) -> Counter[str]:
+    return Counter(str(flow.state) for flow in house.engine.flows)
+
+
+@pytest.mark.parametrize(
+    ("held_bytes", "size", "count"),
+    [
+        pytest.param(65_536, 30_000, 2, id="two in the smallest pool"),
+        pytest.param(65_536, 30_000, 5, id="five in the smallest pool"),
+        pytest.param(2 * LARGEST_HELD_BYTES, 60_000, 4, id="a pool for two"),
+        pytest.param(SMALLEST_SHARED_BYTES - 1, 60_000, 20, id="the largest pool that is not shared out"),
+        pytest.param(SMALLEST_SHARED_BYTES, 60_000, 20, id="the smallest that is"),
+    ],
+)
+@pytest.mark.parametrize("has_one_address", [False, True], ids=["many addresses", "one address"])
+def test_messages_that_wait_for_each_others_end_all_come_to_theirs(
+    held_bytes: int, size: int, count: int, has_one_address: bool
+) -> None:
+    """All begin at once, and none of them fits beside the others; piece by piece, however they take turns."""
+    house = House(limited(held_bytes=held_bytes))
+    message = long_hello(size)
+    pending = [
+        Sender(Visitor(house, ONE if has_one_address else f"192.0.2.{number + 1}", 20_000 + number), message)
+        for number in range(count)
+    ]
+    turns = 0
+    while pending:
+        turns += 1
+        assert turns < 3 * count * (size // Sender.PIECE), f"{len(pending)} of {count} wait for ever"
+        for sender in pending.copy():
+            sender.repeat()
+        if states(house)["dialing"]:
+            for sender in pending:
+                sender.visitor.accept()
+        pending = [sender for sender in pending if not is_spliced(house, sender.visitor)]
+    assert states(house) == {"established": count}
+
+
+def is_spliced(house: House, visitor: Visitor) -> bool:
+    key = (visitor.address, visitor.port)
+    return any((flow.client, flow.from_client.src_port) == key and flow.splice is not None for flow in house.engine.flows)
+
+
+def test_a_full_pool_still_lets_one_client_after_the_other_through() -> None:
+    """Those who fill it may hold what they like for as long as they may."""
+    house = House(limited(held_bytes=65_536))
+    holder = Visitor(house, ONE)
+    holder.open()
+    hold(holder, 32_000)
+    assert house.engine._context.shares.held_bytes == 32_000
+    for number in range(20):
+        newcomer = Visitor(house, TWO, 20_000 + number)
+        newcomer.open()
+        newcomer.splice()
+        assert is_spliced(house, newcomer)
+
+
+def test_one_that_has_its_name_does_not_keep_the_next_from_coming_to_its_end() -> None:
+    """It waits for its backend, and needs no more."""
+    house = House(limited(held_bytes=65_536))
+    first, second, third = (Visitor(house, address) for address in (ONE, TWO, THREE))
+    for visitor in (first, second, third):
+        visitor.open()
+    hold(first, 32_000)
+    second.say(long_hello(1000))
+    third.say(long_hello(1000))
+    assert states(house) == {"peeking": 1, "dialing": 2}
+
+
+def test_one_that_dials_gets_nothing_beyond_its_share() -> None:
+    house = House(limited(held_bytes=65_536))
+    first, second = Visitor(house, ONE), Visitor(house, TWO)
+    first.open()
+    second.open()
+    second.say(HELLO)
+    hold(first, 32_000)
+    second.say(bytes(1000), len(HELLO))
+    assert house.drops == {"held_bytes_full": 1}
+
+
+def test_the_whole_of_the_smallest_pool_is_there_for_a_lone_message() -> None:
+    house = House(limited(held_bytes=65_536))
+    visitor = Visitor(house, ONE)
+    visitor.open()
+    hold(visitor, 65_000)
+    assert house.engine._context.shares.held_bytes == 65_000
+    visitor.say(bytes(1000), 65_000)
+    assert (house.drops, house.details) == ({"held_bytes_full": 1}, ["limits.held_bytes: 65536"])
 
 
 def test_the_smallest_pool_that_is_shared_takes_the_largest_message_of_a_lone_client() -> None:
-    shares = ClientShares(Limits(held_bytes=SMALLEST_SHARED_BYTES))
-    client = IPv4Address(ONE).packed
+    """Even while another connection is the one that goes on."""
+    house = House(limited(held_bytes=SMALLEST_SHARED_BYTES))
+    share = house.engine._context.shares
+    going_on, alone = Visitor(house, ONE), Visitor(house, TWO)
+    going_on.open()
+    alone.open()
+    first, second = house.engine.flows
+    assert share._may_finish(first)
     for _ in range(LARGEST_HELD_BYTES):
-        shares.check_holding(client, 1)
-        shares.count_held(client, 1)
+        share.check_holding(second, 1)
+        share.count_held(second.client, 1)
 
 
 def test_who_opens_too_fast_has_to_wait() -> None:
