@@ -44,6 +44,10 @@ class PacketEngine(Protocol):
     def flows(self) -> FlowTable:
         """Every flow there is; not to be altered."""
 
+    @property
+    def holdings(self) -> dict[str, int]:
+        """What is held of what all clients share, by name."""
+
     def adopt(self, now: float) -> AdoptedFlows:
         """Make flows of what the records hold; called once, before any packet."""
 

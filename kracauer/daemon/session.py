@@ -122,6 +122,7 @@ class Session:
             **summary(self.config),
             "flows": dict(Counter(str(flow.state) for flow in self._engine.flows)),
             "flows_kept": self._estate.flows_kept,
+            "holdings": self._engine.holdings,
             "last_reload": None if last is None else {"at": last.at, "problems": last.problems},
             "counters": self.counters.fields(),
         }

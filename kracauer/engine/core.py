@@ -61,6 +61,17 @@ class Engine:
         """Every flow there is; not to be altered."""
         return self._context.flows
 
+    @property
+    def holdings(self) -> dict[str, int]:
+        """What is held of what all clients share, by name; all of it is 0 where no connection is open and none is beginning."""
+        context = self._context
+        return {
+            "unproven": context.shares.unproven,
+            "held_bytes": context.shares.held_bytes,
+            "fragment_bytes": context.reassembler_v4.held_bytes + context.reassembler_v6.held_bytes,
+            "clients": len(context.shares),
+        }
+
     def adopt(self, now: float) -> Adoption:
         """Go on with the flows that an earlier engine has left in the records; call it once, before anything else."""
         return adopt(self._context, self._spliced, now)

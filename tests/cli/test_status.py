@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,25 @@ def test_connections_are_counted_by_state(ip: Ip, start: Start, tmp_path: Path) 
     assert status == ExitCode.OK
     assert "connections  1: 1 peeking\n" in said
     assert "device       kracauer0, prefix 2001:db8:46::/96\n" in said
+
+
+@pytest.mark.lab
+def test_what_is_held_of_a_client_is_told_until_it_has_gone(ip: Ip, start: Start, tmp_path: Path) -> None:
+    ip("address add 192.0.2.7/32 dev lo")
+    start().wait_for("ready")
+    with socket.socket() as client:
+        client.bind(("192.0.2.7", 0))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.settimeout(10)
+        client.connect(("198.51.100.1", 80))
+        client.sendall(b"GET /")
+        _, said, _ = command(tmp_path, "status", "--json")
+    held = json.loads(said)["holdings"]
+
+    _, said, _ = command(tmp_path, "status", "--json")
+
+    assert held == {"unproven": 1, "held_bytes": 5, "fragment_bytes": 0, "clients": 1}
+    assert json.loads(said)["holdings"] == dict.fromkeys(held, 0)
 
 
 @pytest.mark.lab

@@ -32,6 +32,7 @@ class ScriptedEngine:
         self.is_stuck = False
         self.events: deque[Event] = deque()
         self.flows = FlowTable(16)
+        self.holdings: dict[str, int] = {}
         self.configs: list[Config] = []
         self.reconfigure_error: Exception | None = None
 
