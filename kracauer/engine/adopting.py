@@ -14,6 +14,7 @@ from kracauer.tcp.timestamping import TimestampingSplice
 from kracauer.translate import addresses
 
 _CLOCK_LEEWAY_S: Final = 1.0
+_MAX_SHIFT: Final = 14  # RFC 7323 §2.3
 
 
 class Adoption(NamedTuple):
@@ -69,13 +70,17 @@ def _resume(context: Context, place: Place, now: float) -> Flow | None:
 
 def _is_plausible(context: Context, constants: Constants) -> bool:
     """Whether the record is of this prefix, and its addresses are such as a flow may have."""
-    client, mapped = constants.v4_addresses[4:], constants.v6_addresses[:16]
+    service, client = constants.v4_addresses[:4], constants.v4_addresses[4:]
+    mapped = constants.v6_addresses[:16]
     backend = constants.v6_addresses[16:]
     return (
         mapped == addresses.embed(context.prefix, client)
         and addresses.is_legal_source_v4(client)
+        and addresses.is_legal_source_v4(service)
         and addresses.is_legal_source_v6(backend)
         and addresses.extract(context.prefix, backend) is None
+        and 0 <= constants.window_shift_to_backend <= _MAX_SHIFT
+        and -_MAX_SHIFT <= constants.window_shift_to_client <= _MAX_SHIFT
         and 0 not in (constants.client_port, constants.service_port, constants.backend_port)
     )
 
