@@ -10,7 +10,7 @@ from kracauer.cli.config_file import ConfigFile, ConfigFileError, add_config_arg
 from kracauer.cli.exit_codes import ExitCode
 from kracauer.config import Config
 from kracauer.errors import ConfigError
-from kracauer.routes import DEFAULT
+from kracauer.routes import DEFAULT, Backend, NamedBackend
 
 NAME: Final = "check-config"
 HELP: Final = "check a configuration, and summarise it or list every problem"
@@ -51,15 +51,23 @@ def render_summary(file: ConfigFile) -> Iterator[str]:
     yield f"prefix     {config.prefix}   (backends see {_EXAMPLE_CLIENT} as {mapped})"
     yield from _section("listeners", [(str(listener), listener.protocol.value) for listener in config.listeners])
     yield from _section("names", _names(config))
+    if config.backend_networks:
+        yield from _section("backends", [("all within", ", ".join(map(str, config.backend_networks)))])
     lists = list(_lists(config))
     if lists:
         yield from _section("clients", lists)
 
 
 def _names(config: Config) -> list[tuple[str, str]]:
-    names = [(route.pattern, ", then ".join(map(str, route.backends))) for route in config.routes]
+    names = [(route.pattern, ", then ".join(map(_shown, route.backends))) for route in config.routes]
+    if config.dns.serve_any:
+        return [*names, ("(any other)", "its own AAAA records")]
     has_default = any(route.pattern == DEFAULT for route in config.routes)
     return names if has_default else [*names, ("(any other)", "refused")]
+
+
+def _shown(backend: Backend | NamedBackend) -> str:
+    return str(backend) if isinstance(backend, Backend) else f"{backend} (looked up)"
 
 
 def _lists(config: Config) -> Iterator[tuple[str, str]]:

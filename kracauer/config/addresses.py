@@ -1,18 +1,16 @@
-"""Checks of the prefix (RFC 6052 §2.2, §3.1), of the addresses listened on, and of backends."""
+"""Checks of the prefix (RFC 6052 §2.2, §3.1), and of the addresses listened on."""
 
-import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final
 
-from kracauer.config.checks import text, whole_number
+from kracauer.config.checks import text
 from kracauer.config.reader import Check, MistakeError
-from kracauer.routes import Backend
 
 _PREFIX_EXAMPLE: Final = '"2001:db8:46::/96"'
 _WELL_KNOWN_PREFIX: Final = IPv6Network("64:ff9b::/96")
 _LOCAL_USE_PREFIX: Final = IPv6Network("64:ff9b:1::/48")
 
-_NO_UNICAST_V6: Final = (
+NO_UNICAST_V6: Final = (
     (IPv6Network("::/128"), "is the unspecified address"),
     (IPv6Network("::1/128"), "is the loopback address"),
     (IPv6Network("::/96"), "is an IPv4-compatible address, which RFC 4291 §2.5.5.1 abolished"),
@@ -32,10 +30,6 @@ _NO_UNICAST_V4: Final = (
     (IPv4Network("240.0.0.0/4"), "is of class E, reserved (RFC 1112 §4)"),
 )
 
-_BRACKETED: Final = re.compile(r"\[([^\]]*)\](?::(.*))?", re.DOTALL)
-_PORT: Final = re.compile(r"[1-9][0-9]{0,4}", re.ASCII)
-_NAME: Final = re.compile(r"(?=.*[A-Za-z_])[\w.-]+(:\d*)?")
-
 
 def prefix(value: object) -> IPv6Network:
     """The /96 in which clients appear to backends."""
@@ -51,7 +45,7 @@ def prefix(value: object) -> IPv6Network:
 
 def _network(written: str) -> IPv6Network:
     address, slash, length = written.partition("/")
-    if _is_v4(address):
+    if is_v4(address):
         raise MistakeError(f"must be an IPv6 prefix, in which IPv4 clients are embedded, as in {_PREFIX_EXAMPLE}")
     try:
         inside = IPv6Address(address)
@@ -73,7 +67,7 @@ def _check_prefix_place(network: IPv6Network) -> None:
             "is the well-known prefix, which must not stand for private IPv4 addresses (RFC 6052 §3.1) and belongs to the "
             "NAT64 of whole networks, whose replies it would draw here: use a /96 of your own, routed to this machine"
         )
-    for refused, reason in _NO_UNICAST_V6:
+    for refused, reason in NO_UNICAST_V6:
         if network.subnet_of(refused):
             raise MistakeError(f"{reason}: use a /96 of your own, routed to this machine")
     if not network.network_address.packed[0] and not network.subnet_of(_LOCAL_USE_PREFIX):
@@ -119,10 +113,10 @@ def router_sources(value: object) -> tuple[IPv4Address, ...]:
 def _why_no_listener(written: str, network: IPv6Network | None) -> str:
     right = 'must be an IPv4 address as in "198.51.100.1"'
     address, slash, _ = written.partition("/")
-    if slash and _is_v4(address):
+    if slash and is_v4(address):
         return f'must be one address: did you mean "{address}"?'
     address, colon, _ = written.partition(":")
-    if colon and _is_v4(address):
+    if colon and is_v4(address):
         return f'must be the address alone, the port has its own key: did you mean address = "{address}"?'
     try:
         inside = IPv6Address(written.strip("[]"))
@@ -135,64 +129,8 @@ def _why_no_listener(written: str, network: IPv6Network | None) -> str:
     return f"is IPv6, and IPv6 clients reach the backends without a translator: {right}"
 
 
-def backend(network: IPv6Network | None) -> Check[Backend]:
-    """A check for "address" or "[address]:port"; `network` is the prefix, where it is known."""
-
-    def check(value: object) -> Backend:
-        if not isinstance(value, str):
-            raise MistakeError('must be text as in "2001:db8:1::2" or "[2001:db8:1::2]:8443"')
-        written, port = _split_port(value)
-        address = backend_address(written)
-        if network is not None and address in network:
-            raise MistakeError(f"is inside the prefix {network}, which leads back here: a backend needs another address")
-        return Backend(address, port)
-
-    return check
-
-
-def backend_address(written: str) -> IPv6Address:
-    """The unicast IPv6 address of a backend."""
-    if "%" in written:
-        raise MistakeError("has a zone after %, and a backend must be reachable by routing: use a global address")
-    try:
-        address = IPv6Address(written)
-    except ValueError:
-        raise MistakeError(_why_no_backend(written)) from None
-    for refused, reason in _NO_UNICAST_V6:
-        if address in refused:
-            raise MistakeError(f'{reason}: a backend needs a routable IPv6 address, as in "2001:db8:1::2"')
-    return address
-
-
-def _split_port(written: str) -> tuple[str, int | None]:
-    bracketed = _BRACKETED.fullmatch(written)
-    if bracketed is None:
-        return written, None
-    address, port = bracketed.groups()
-    if port is None:
-        return address, None
-    try:
-        return address, whole_number(1, 65535)(int(port) if _PORT.fullmatch(port) else port)
-    except MistakeError as mistake:
-        raise MistakeError(f'its port {mistake}, as in "[2001:db8:1::2]:8443"') from None
-
-
-def _why_no_backend(written: str) -> str:
-    if _is_v4(written.partition(":")[0]):
-        return (
-            "is IPv4, and backends are IPv6 only: TCP is translated to IPv6 so that they see their clients' own addresses; "
-            'give the host an IPv6 address, as in "2001:db8:1::2"'
-        )
-    if "://" in written:
-        return 'must be an address, not a URL, as in "2001:db8:1::2"'
-    if "/" in written:
-        return 'must be one address without "/", as in "2001:db8:1::2"'
-    if _NAME.fullmatch(written):
-        return 'is a DNS name, which this version does not look up: write its IPv6 address, as in "2001:db8:1::2"'
-    return 'must be an IPv6 address, as in "2001:db8:1::2", or with a port, as in "[2001:db8:1::2]:8443"'
-
-
-def _is_v4(written: str) -> bool:
+def is_v4(written: str) -> bool:
+    """Whether `written` is an IPv4 address."""
     try:
         IPv4Address(written)
     except ValueError:

@@ -6,9 +6,10 @@ from types import MappingProxyType
 from typing import Final
 
 from kracauer.access import AccessList
-from kracauer.config import addresses, checks, settings
+from kracauer.config import addresses, backends, checks, settings
 from kracauer.config.clients import ClientNetworks, ReadFile
 from kracauer.config.hosts import read_hosts
+from kracauer.config.names import check_names
 from kracauer.config.problems import ABSENT, Problems, child
 from kracauer.config.reader import Table
 from kracauer.config.syntax import parse_toml
@@ -43,11 +44,14 @@ def _read_document(document: Table, read_file: ReadFile | None) -> Config | None
     clients = ClientNetworks(read_file, prefix)
     access = _read_access(document, clients)
     listeners = _read_listeners(document, prefix, clients)
+    networks = document.read("backend_networks", backends.networks(prefix), ())
+    dns = settings.read_dns(document.table("dns"))
     before = len(document.problems)
-    routes = read_hosts(document, prefix, clients)
-    are_all_known = len(document.problems) == before
-    backends = {backend.address for backend in routes.backends} if are_all_known else None
-    profile, overrides = settings.read_profiles(document.table("backend_profile"), backends)
+    routes = read_hosts(document, prefix, networks, clients, may_be_empty=dns.serve_any)
+    known = {backend.address for backend in routes.backends} if len(document.problems) == before else None
+    check_names(document, routes, networks, dns)
+    looked_up = networks if routes.names or dns.serve_any else ()
+    profile, overrides = settings.read_profiles(document.table("backend_profile"), known, looked_up)
     timeouts = settings.read_timeouts(document.table("timeouts"))
     limits = settings.read_settings(document.table("limits"), Limits(), settings.LIMIT_CHECKS)
     network = settings.read_settings(document.table("network"), Network(), settings.NETWORK_CHECKS)
@@ -55,7 +59,20 @@ def _read_document(document: Table, read_file: ReadFile | None) -> Config | None
     document.report_unknown_keys()
     if prefix is None:
         return None
-    return Config(prefix, listeners, routes, profile, timeouts, limits, network, log, MappingProxyType(overrides), access)
+    return Config(
+        prefix=prefix,
+        listeners=listeners,
+        routes=routes,
+        profile=profile,
+        timeouts=timeouts,
+        limits=limits,
+        network=network,
+        log=log,
+        profile_overrides=MappingProxyType(overrides),
+        access=access,
+        backend_networks=networks,
+        dns=dns,
+    )
 
 
 def _read_access(document: Table, clients: ClientNetworks) -> AccessList:

@@ -1,14 +1,14 @@
 """Which names are served, and by which backends: the table [hosts]."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Network
 from typing import Final, TypeAlias
 
-from kracauer.config import addresses, checks, hostnames
+from kracauer.config import backends, checks, hostnames
 from kracauer.config.clients import ACCESS_KEYS, ClientNetworks
 from kracauer.config.problems import ABSENT, child, render
-from kracauer.config.reader import Table, checked
+from kracauer.config.reader import Check, Table, checked
 from kracauer.routes import DEFAULT, Backend, NamedBackend, Route, RouteTable
 
 _HOSTS_EXAMPLE: Final = '"www.example.com" = "2001:db8:1::2"'
@@ -19,12 +19,12 @@ AnyBackend: TypeAlias = Backend | NamedBackend
 
 
 class Hosts:
-    """Reads the routes; `prefix` is the network in which backends see the clients, where it is known."""
+    """Reads the routes; `check` is that of a single backend."""
 
-    def __init__(self, table: Table, prefix: IPv6Network | None, clients: ClientNetworks) -> None:
+    def __init__(self, table: Table, check: Check[AnyBackend], clients: ClientNetworks) -> None:
         self._table = table
         self._problems = table.problems
-        self._prefix = prefix
+        self._check = check
         self._clients = clients
 
     def read(self) -> RouteTable:
@@ -70,7 +70,7 @@ class Hosts:
         return None if route is None else replace(route, access=access, redirect=redirect, max_flows=max_flows)
 
     def _read_backends(self, path: str, value: object) -> tuple[AnyBackend, ...]:
-        check = addresses.backend(self._prefix)
+        check = self._check
         if not isinstance(value, list):
             backend = checked(self._problems, path, value, check, None)
             return () if backend is None else (backend,)
@@ -85,12 +85,17 @@ class Hosts:
         return tuple(seen)
 
 
-def read_hosts(document: Table, prefix: IPv6Network | None, clients: ClientNetworks) -> RouteTable:
-    """The routes of [hosts]; none at all is a problem."""
+def read_hosts(
+    document: Table, prefix: IPv6Network | None, networks: Sequence[IPv6Network], clients: ClientNetworks, *, may_be_empty: bool
+) -> RouteTable:
+    """The routes of [hosts]; none at all is a problem, unless `may_be_empty`.
+
+    `prefix` is the network in which backends see the clients, where it is known; `networks` are those of the backends.
+    """
     table = document.table("hosts")
-    if not table.content and isinstance(document.content.get("hosts", {}), dict):
+    if not table.content and not may_be_empty and isinstance(document.content.get("hosts", {}), dict):
         table.problems.add("hosts", ABSENT, f"needs at least one name: write for example {_HOSTS_EXAMPLE}")
-    return Hosts(table, prefix, clients).read()
+    return Hosts(table, backends.backend(prefix, networks), clients).read()
 
 
 def _is_host(content: Mapping[str, object]) -> bool:

@@ -1,16 +1,17 @@
 """The sections of plain settings: which keys they have, what each may be, and what must fit together."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any, Final, TypeVar
 
-from kracauer.config import addresses, checks
+from kracauer.config import addresses, backends, checks
+from kracauer.config.names import name_servers
 from kracauer.config.reader import Check, MistakeError, Table, checked
-from kracauer.config.values import Limits, Log, Network, Timeouts
+from kracauer.config.values import Dns, Limits, Log, Network, Timeouts
 from kracauer.profile import BackendProfile
 
-Settings = TypeVar("Settings", BackendProfile, Timeouts, Limits, Network, Log)
+Settings = TypeVar("Settings", BackendProfile, Timeouts, Limits, Network, Log, Dns)
 
 _DAY: Final = 86_400.0
 _FLOOR_HINT: Final = " (RFC 5382 §5 REQ-5); below_rfc_floors = true in this table allows less"
@@ -50,6 +51,17 @@ LOG_CHECKS: Final[Mapping[str, Check[object]]] = {
 }
 
 
+_DNS_CHECKS: Final[Mapping[str, Check[object]]] = {
+    "serve_any": checks.boolean,
+    "servers": name_servers,
+    "timeout_s": checks.seconds(0.1, 60),
+    "min_ttl_s": checks.seconds(1, _DAY),
+    "max_ttl_s": checks.seconds(1, 7 * _DAY),
+    "stale_s": checks.seconds(0, 30 * _DAY),
+    "max_names": checks.whole_number(1, 1 << 20),
+}
+
+
 def read_settings(table: Table, defaults: Settings, wanted: Mapping[str, Check[object]]) -> Settings:
     """`defaults` with what `table` says otherwise; `wanted` has the check of every key there may be."""
     given: dict[str, Any] = {key: table.read(key, check, getattr(defaults, key)) for key, check in wanted.items()}
@@ -58,11 +70,12 @@ def read_settings(table: Table, defaults: Settings, wanted: Mapping[str, Check[o
 
 
 def read_profiles(
-    table: Table, backends: Collection[IPv6Address] | None
+    table: Table, known: Collection[IPv6Address] | None, networks: Sequence[IPv6Network] = ()
 ) -> tuple[BackendProfile, dict[IPv6Address, BackendProfile]]:
     """What to assume of all backends, and what of single ones, whose tables stand inside under their addresses.
 
-    `backends` has every address in use, against which those of the tables are held; None where it is not known.
+    `known` has every address in use, against which those of the tables are held; None where it is not known. Any address in
+    `networks` may be in use as well.
     """
     single = {key: value for key, value in table.content.items() if isinstance(value, dict) and ":" in key}
     common = {key: value for key, value in table.content.items() if key not in single}
@@ -70,23 +83,36 @@ def read_profiles(
     overrides: dict[IPv6Address, BackendProfile] = {}
     for key in single:
         inner = table.table(key)
-        address = checked(table.problems, inner.path, key, _profile_address(backends, overrides), None)
+        address = checked(table.problems, inner.path, key, _profile_address(known, networks, overrides), None)
         override = read_settings(inner, profile, _PROFILE_CHECKS)
         if address is not None:
             overrides[address] = override
     return profile, overrides
 
 
-def _profile_address(backends: Collection[IPv6Address] | None, taken: Collection[IPv6Address]) -> Check[IPv6Address]:
+def _profile_address(
+    known: Collection[IPv6Address] | None, networks: Sequence[IPv6Network], taken: Collection[IPv6Address]
+) -> Check[IPv6Address]:
     def check(value: object) -> IPv6Address:
-        address = addresses.backend_address(checks.text(value))
+        address = backends.backend_address(checks.text(value))
         if address in taken:
             raise MistakeError(f"is a second profile of {address}: remove one of the two")
-        if backends is not None and address not in backends:
+        if known is not None and address not in known and not any(address in network for network in networks):
             raise MistakeError("is the address of no backend in hosts: remove the profile or mend the address")
         return address
 
     return check
+
+
+def read_dns(table: Table) -> Dns:
+    """How names are looked up."""
+    before = len(table.problems)
+    dns = read_settings(table, Dns(), _DNS_CHECKS)
+    if len(table.problems) == before and dns.min_ttl_s > dns.max_ttl_s:
+        key, rule = ("min_ttl_s", "most max_ttl_s") if "min_ttl_s" in table.content else ("max_ttl_s", "least min_ttl_s")
+        other = dns.max_ttl_s if key == "min_ttl_s" else dns.min_ttl_s
+        table.problems.add(table.path_of(key), table.content[key], f"must be at {rule}, {other:g}")
+    return dns
 
 
 def read_timeouts(table: Table) -> Timeouts:

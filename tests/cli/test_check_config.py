@@ -236,3 +236,16 @@ def test_what_is_no_ordinary_file_is_not_read(folder: Path, capsys: pytest.Captu
     written(folder / "web.toml", VALID + f'[access]\ndeny_file = "{name}"\n')
     assert main(["check-config", "-c", "web.toml"]) == 1
     assert "cannot be read: it is no ordinary file" in capsys.readouterr().err
+
+
+def test_what_is_looked_up_is_told_apart_and_the_networks_of_backends_are_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = 'backend_networks = ["2001:db8:1::/64", "2001:db8:2::/64"]\n' + VALID
+    written(
+        folder / "web.toml", text + '"wiki.example.com" = ["web1.example.net:81", "2001:db8:2::7"]\n[dns]\nserve_any = true\n'
+    )
+    assert main(["check-config", "-c", "web.toml"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "wiki.example.com web1.example.net:81 (looked up), then 2001:db8:2::7" in lines
+    assert lines[-2:] == ["(any other) its own AAAA records", "backends all within 2001:db8:1::/64, 2001:db8:2::/64"]
