@@ -164,6 +164,28 @@ class BackendFailed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class BackendDown(Event):
+    """A backend is taken for down: clients are led to the others of the name, as long as there is one."""
+
+    event = "backend_down"
+    level = "warning"
+
+    backend: Endpoint6
+    reason: FailureReason
+
+
+@dataclass(frozen=True, slots=True)
+class BackendUp(Event):
+    """A backend that was down answers again."""
+
+    event = "backend_up"
+    level = "info"
+
+    backend: Endpoint6
+    down_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class ProfileLearnt(Event):
     """A backend's SYN-ACK showed another TCP than was assumed of it."""
 

@@ -30,13 +30,13 @@ class PathMtus:
         known = self._known.get(address)
         return known[0] if known is not None and now < known[1] else None
 
-    def expire(self, now: float) -> bool:
-        """Forget what has aged; returns whether anything did. They are kept in the order in which they age."""
-        has_expired = False
+    def expire(self, now: float) -> list[bytes]:
+        """Forget what has aged; returns towards which addresses. They are kept in the order in which they age."""
+        expired = []
         while self._known:
             address = next(iter(self._known))
             if now < self._known[address][1]:
                 break
             del self._known[address]
-            has_expired = True
-        return has_expired
+            expired.append(address)
+        return expired

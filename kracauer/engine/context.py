@@ -1,13 +1,15 @@
 """What the parts of the engine share: configuration made ready, flows, timers, and what goes out."""
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from ipaddress import IPv6Address
 from typing import Final
 
 from kracauer.access import AccessLists, combined
 from kracauer.config import Config, Listener
 from kracauer.engine.fairness import ClientShares
+from kracauer.engine.health import Health
+from kracauer.engine.offers import OfferPool
 from kracauer.engine.strays import Strays
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Endpoint4, Endpoint6, Event, FlowClosed, PacketDropped
@@ -20,7 +22,7 @@ from kracauer.tcp.cookie import CookieJar
 from kracauer.tcp.record import Records
 from kracauer.tcp.splice import IPV6_GROWTH, SizeLimits
 from kracauer.tcp.state import Happening
-from kracauer.tcp.terms import IPV4_OVERHEAD, IPV6_OVERHEAD, Offer, OfferHistory, make_offer
+from kracauer.tcp.terms import IPV4_OVERHEAD, IPV6_OVERHEAD, OfferHistory
 from kracauer.timers import TimerWheel
 from kracauer.translate.fragments import Reassembler
 from kracauer.translate.identification import Identifications
@@ -39,15 +41,13 @@ IDLE_LEEWAY_S: Final = 16.0
 
 
 class ListenerState:
-    """One listener, its address as bytes, what it offers, and to whom (None: everybody)."""
+    """One listener, the backends behind its port, what it offers, and to whom (None: everybody)."""
 
-    __slots__ = ("access", "backends", "config", "offers")
+    __slots__ = ("access", "config", "offers", "pool")
 
-    def __init__(
-        self, config: Listener, backends: tuple[Backend, ...], offers: OfferHistory, access: AccessLists | None = None
-    ) -> None:
+    def __init__(self, config: Listener, pool: OfferPool, offers: OfferHistory, access: AccessLists | None = None) -> None:
         self.config = config
-        self.backends = backends
+        self.pool = pool
         self.offers = offers
         self.access = access
 
@@ -87,6 +87,12 @@ class Context:
         )
         self._profiles: dict[Backend, tuple[BackendProfile, float]] = {}
         self._resolved: dict[Backend, Backend] = {}
+        self._held: Counter[Backend] = Counter()
+        self._pools: dict[int, OfferPool] = {}
+        self._uses: Counter[Backend] = Counter()
+        self.health = Health(config.probes, self.events)
+        # By address, all that is in use there, ports filled in.
+        self.backend_addresses: dict[bytes, dict[Backend, None]] = {}
         self.listeners: dict[tuple[bytes, int], ListenerState] = {}
         self.service_addresses: frozenset[bytes] = frozenset()
         self.configure(config, now)
@@ -97,18 +103,18 @@ class Context:
         self.flows.capacity = config.limits.flows
         self.shares.reconfigure(config.limits, self.flows)
         # One value for each, however many flows hold it.
-        self._resolved = {}
-        self.backend_addresses = frozenset(backend.address.packed for backend in config.routes.backends)
+        self._resolved, self._uses, self.backend_addresses = {}, Counter(), {}
+        self._pools = {listener.port: OfferPool(config.profile) for listener in config.listeners}
+        self.health.configure(config.probes, now)
+        self._configured = frozenset(config.routes.backends)
+        for backend in dict.fromkeys((*config.routes.backends, *self._held)):
+            self._enter(backend, now)
+        self.health.set_backends(self._uses, now)
+        self._profiles = {backend: learnt for backend, learnt in self._profiles.items() if backend in self._uses}
         former, self.listeners = self.listeners, {}
-        by_port: dict[int, tuple[Backend, ...]] = {}
         for listener in config.listeners:
-            port = listener.port
-            backends = by_port.get(port)
-            if backends is None:
-                backends = by_port[port] = tuple({self.resolve(backend, port): None for backend in config.routes.backends})
-            self.listeners[listener.address.packed, port] = self._make_listener(listener, backends, former, now)
-        in_use = set().union(*by_port.values())
-        self._profiles = {backend: learnt for backend, learnt in self._profiles.items() if backend in in_use}
+            key = listener.address.packed, listener.port
+            self.listeners[key] = self._make_listener(listener, former.get(key), now)
         # Those of connections that outlive their listener stay ours, too.
         live = {flow.service for flow in self.flows} & self.service_addresses
         self.service_addresses = frozenset(address for address, _ in self.listeners) | live
@@ -124,65 +130,120 @@ class Context:
         """The backend at `address` (16 bytes) and `port`, whether it is one of today's or not."""
         return self.resolve(Backend(IPv6Address(address), port), port)
 
-    def _make_listener(
-        self,
-        config: Listener,
-        backends: tuple[Backend, ...],
-        former: Mapping[tuple[bytes, int], ListenerState],
-        now: float,
-    ) -> ListenerState:
-        offer, access = self._make_offer(backends, now), combined(self.config.access, config.access)
-        known = former.get((config.address.packed, config.port))
-        if known is None:
-            return ListenerState(config, backends, OfferHistory(offer, now), access)
-        known.offers.replace(offer, now)
-        return ListenerState(config, backends, known.offers, access)
+    def hold(self, backends: Iterable[Backend], now: float) -> None:
+        """Have `backends` in use beside those of the configuration, until `release`; each may be held several times."""
+        for backend in backends:
+            self._held[backend] += 1
+            if self._held[backend] == 1 and backend not in self._configured:
+                self._enter(backend, now)
+        self.refresh_offers(now)
+
+    def release(self, backends: Iterable[Backend], now: float) -> None:
+        """Take one `hold` of each back."""
+        for backend in backends:
+            self._held[backend] -= 1
+            if not self._held[backend]:
+                del self._held[backend]
+                if backend not in self._configured:
+                    self._leave(backend)
+        self.refresh_offers(now)
+
+    def _enter(self, backend: Backend, now: float) -> None:
+        for port, pool in self._pools.items():
+            resolved = self.resolve(backend, port)
+            pool.add(resolved, self.profile(resolved), self._mtu_to(resolved, now))
+            self._uses[resolved] += 1
+            if self._uses[resolved] == 1:
+                self.backend_addresses.setdefault(resolved.address.packed, {})[resolved] = None
+                self.health.add(resolved, now)
+
+    def _leave(self, backend: Backend) -> None:
+        for port, pool in self._pools.items():
+            resolved = self.resolve(backend, port)
+            pool.remove(resolved)
+            self._uses[resolved] -= 1
+            if not self._uses[resolved]:
+                address = resolved.address.packed
+                del self._uses[resolved], self._resolved[resolved], self.backend_addresses[address][resolved]
+                if not self.backend_addresses[address]:
+                    del self.backend_addresses[address]
+                self._profiles.pop(resolved, None)
+                self.health.remove(resolved)
+
+    def _make_listener(self, config: Listener, former: ListenerState | None, now: float) -> ListenerState:
+        pool, access = self._pools[config.port], combined(self.config.access, config.access)
+        offer = pool.offer(self.config.network.ipv4_mtu, self.config.network.ipv6_mtu)
+        if former is None:
+            return ListenerState(config, pool, OfferHistory(offer, now), access)
+        former.offers.replace(offer, now)
+        return ListenerState(config, pool, former.offers, access)
 
     def profile(self, backend: Backend) -> BackendProfile:
         """What is known or assumed of `backend`."""
         learnt = self._profiles.get(backend)
         return self.config.profile_of(backend.address) if learnt is None else learnt[0]
 
-    def learn(self, backend: Backend, profile: BackendProfile, now: float) -> bool:
-        """Note what `backend` showed, and offer accordingly from now on; returns whether it was news."""
+    def learn(self, backend: Backend, profile: BackendProfile, now: float, *, is_whole: bool = False) -> bool:
+        """Note what `backend` showed, and offer accordingly from now on; returns whether it was news.
+
+        `is_whole`: it was asked for all that there is, so that what is known of it is fresh again.
+        """
         if profile == self.profile(backend):
+            if is_whole and backend in self._profiles:
+                del self._profiles[backend]
+                self._profiles[backend] = (profile, now)
             return False
         self._profiles.pop(backend, None)
         self._profiles[backend] = (profile, now)
-        self.refresh_offers(now, (backend,))
+        self._refresh((backend,), now)
         return True
 
-    def refresh_offers(self, now: float, changed: Iterable[Backend] | None = None) -> None:
-        """Offer what is known now: on the listeners that may lead to one of the `changed` backends, or on all."""
+    def refresh_offers(self, now: float) -> None:
+        """Offer what is known now."""
+        network = self.config.network
         for listener in self.listeners.values():
-            if changed is None or any(backend in listener.backends for backend in changed):
-                listener.offers.replace(self._make_offer(listener.backends, now), now)
+            offer = listener.pool.offer(network.ipv4_mtu, network.ipv6_mtu)
+            if offer != listener.offers.current:
+                listener.offers.replace(offer, now)
 
     def learn_path_mtu(self, address: bytes, mtu: int, now: float) -> None:
         """Note the MTU that an ICMP error reported towards `address`, of either family, and offer accordingly."""
         if self.path_mtus.learn(address, mtu, now) and address in self.backend_addresses:
-            self.refresh_offers(now)
+            self._refresh(self.backend_addresses[address], now)
 
     def forget(self, now: float) -> None:
         """Let the offers grow again where what was reported or learnt has aged.
 
         What is not offered is not asked for, so a backend that once answered with less would never be heard to do more.
         """
-        has_aged = self.path_mtus.expire(now)
+        aged: list[Backend] = []
+        for address in self.path_mtus.expire(now):
+            aged += self.backend_addresses.get(address, ())
         while self._profiles:
             backend = next(iter(self._profiles))
             if now - self._profiles[backend][1] < PROFILE_LIFETIME_S:
                 break
             del self._profiles[backend]
-            has_aged = True
-        if has_aged:
-            self.refresh_offers(now)
+            aged.append(backend)
+        if aged:
+            self._refresh(aged, now)
+
+    def _refresh(self, changed: Iterable[Backend], now: float) -> None:
+        """Offer what is known now that something else is known of the `changed` backends."""
+        for backend in changed:
+            profile, mtu = self.profile(backend), self._mtu_to(backend, now)
+            for pool in self._pools.values():
+                pool.update(backend, profile, mtu)
+        self.refresh_offers(now)
 
     def mss_to_backend(self, backend: Backend, now: float) -> int:
         """The largest segment that fits every packet to `backend`, as far as is known, in bytes before options."""
+        return self._mtu_to(backend, now) - IPV6_OVERHEAD
+
+    def _mtu_to(self, backend: Backend, now: float) -> int:
         mtu = self.path_mtus.get(backend.address.packed, now)
         own = self.config.network.ipv6_mtu
-        return (own if mtu is None else min(own, mtu)) - IPV6_OVERHEAD
+        return own if mtu is None else min(own, mtu)
 
     def mss_to_client(self, client: bytes, now: float) -> int:
         """Likewise to the client at `client`, from its backend: through both families."""
@@ -263,10 +324,6 @@ class Context:
             # Whoever is spliced next may write there.
             flow.splice = None
             self.records.release(splice.page, splice.at)
-
-    def _make_offer(self, backends: tuple[Backend, ...], now: float) -> Offer:
-        mtu = min(self.mss_to_backend(backend, now) for backend in backends) + IPV6_OVERHEAD
-        return make_offer(map(self.profile, backends), self.config.network.ipv4_mtu, mtu)
 
 
 def client_of(flow: Flow) -> Endpoint4:
