@@ -7,14 +7,17 @@ from typing import Final, Self
 
 from kracauer.replies import Endpoints
 from kracauer.routes import Backend, Route
+from kracauer.tcp import sequence
 from kracauer.tcp.delivery import Delivery
 from kracauer.tcp.handshake import Dial, Handshake
 from kracauer.tcp.refusal import Refusal
 from kracauer.tcp.splice import Splice
 from kracauer.tcp.state import CODES, Happening, State, next_state
+from kracauer.wire.buffer import PACKET_START, Frame
 
 _CLIENT_KEY: Final = struct.Struct("!4s4sHH")
 _BACKEND_KEY: Final = struct.Struct("!16s16sHH")
+_SEQ: Final = slice(PACKET_START + 24, PACKET_START + 28)  # behind an IPv4 header without options
 # A client whose handshake it is would hit at once, and its next SYN begins anew. Whoever forges both SYN and ACK gets this many
 # tries for each SYN, and for all of a cookie's life (RFC 5961 §5 asks for no less than guessing the window).
 _MAX_GUESSES: Final = 16
@@ -56,13 +59,34 @@ class Renewal:
         self.spent += 1
 
 
+class WatchedSplice:
+    """The fast path of a flow that a SYN may be about to replace: what could complete that handshake is left alone."""
+
+    __slots__ = ("_next_seq", "_splice", "_until")
+
+    def __init__(self, splice: Splice, isn: int, until: float) -> None:
+        self._splice = splice
+        self._next_seq = sequence.add(isn, 1).to_bytes(4, "big")
+        self._until = until
+
+    def to_backend(self, frame: Frame, now: float) -> memoryview | None:
+        """As the splice's, for a packet that begins with 0x45."""
+        if frame.buffer[_SEQ] == self._next_seq or now > self._until:
+            return None
+        return self._splice.to_backend(frame, now)
+
+    def to_client(self, frame: Frame, now: float) -> memoryview | None:
+        """As the splice's."""
+        return self._splice.to_client(frame, now)
+
+
 class Flow:
     """One connection of a client, from its first valid ACK to its end.
 
     `from_client` are the endpoints of the client's packets, `from_backend` those of the backend's once one was dialled. Of
-    `handshake`, `dial`, `refusal`, `splice` and `delivery` only what the state needs is there. `fast` is the splice while
-    plain packets need no look at all, else None. There may be hundreds of thousands, mostly idle: what a spliced one has to
-    remember stands in its splice's record.
+    `handshake`, `dial`, `refusal`, `splice` and `delivery` only what the state needs is there. `fast` is what plain packets go
+    through that need no look at all: the splice, or what watches over it; else None. There may be hundreds of thousands, mostly
+    idle: what a spliced one has to remember stands in its splice's record.
     """
 
     __slots__ = (
@@ -94,7 +118,7 @@ class Flow:
         self.refusal: Refusal | None = None
         self.splice: Splice | None = None
         self.delivery: Delivery | None = None
-        self.fast: Splice | None = None
+        self.fast: Splice | WatchedSplice | None = None
         self.hostname: str | None = None
         self.route: Route | None = None
         self.backend: Backend | None = None
@@ -138,6 +162,16 @@ class Flow:
         if self.splice is not None:
             return self.splice.client_isn
         return 0 if self.handshake is None else self.handshake.client_isn
+
+    def take_fast_path(self) -> None:
+        """Have plain packets need no look, as far as a new handshake on the flow's addresses and ports allows that."""
+        renewal = self.renewal
+        if renewal is None or renewal.is_over:
+            self.fast = self.splice
+        elif renewal.isn is None or self.splice is None:
+            self.fast = None
+        else:
+            self.fast = WatchedSplice(self.splice, renewal.isn, renewal.until)
 
     def advance(self, happening: Happening, now: float | None = None) -> bool:
         """Move on as the state table says; returns whether the state is another one now, which counts from `now` on."""

@@ -206,8 +206,8 @@ class Dialing:
         flow.advance(Happening.ACCEPTED)
         if self._deliver(flow, handshake, segment, options, now):
             flow.advance(Happening.CLIENT_FIN)
-        flow.fast = None if flow.delivery is not None or flow.renewal is not None else splice
         if flow.delivery is None:
+            flow.take_fast_path()
             context.schedule_idle(flow, now + context.config.timeouts.established_idle_s, now)
         else:
             context.timers.schedule(flow, flow.delivery.deadline)

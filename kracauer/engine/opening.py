@@ -80,11 +80,13 @@ class Opening:
         # resets it first. The cookie proves the client as well as that reset would, and saves it a round trip.
         if flow is not None and flow.client_isn != header.seq:
             # From here each of the flow's segments is held against this SYN, until one completes the new handshake or the
-            # cookie is too old for that. An attacker who forges SYNs costs the flow its fast path, nothing else.
-            former, flow.fast = flow.renewal, None
+            # cookie is too old for that. An attacker who forges SYNs costs the flow nothing but that.
+            former = flow.renewal
             flow.renewal = Renewal(header.seq, now + LIFETIME_S, since=now)
             if former is not None and now - former.since <= LIFETIME_S:
                 flow.renewal.since, flow.renewal.spent = former.since, former.spent
+            if flow.fast is not None:
+                flow.take_fast_path()
 
     def completes_renewal(self, flow: Flow, segment: Segment, listener: ListenerState, now: float) -> bool:
         """Whether `segment` completes the handshake that a SYN on `flow`'s own addresses and ports has begun."""

@@ -148,7 +148,8 @@ class Spliced:
         # judge them for themselves; here it decides just how long a silent flow is kept.
         is_believed = 0 <= distance <= BELIEVABLE_WINDOW
         happening = self._happening(flow, flags, is_client=is_client) if is_believed or not flags & _ENDING else None
-        if happening is Happening.RESET and (not distance or flow.state is State.PROBING):
+        if happening is Happening.RESET and not distance:
+            # As one that answers a probe has it, too (RFC 9293 §3.10.7.1): it is what the probe acknowledged.
             splice.is_reset_certain = True
         if happening is not None and flow.advance(happening, now):
             if happening is Happening.RESET:
@@ -156,9 +157,10 @@ class Spliced:
             elif happening is Happening.REVIVED:
                 splice.is_reset_certain = False
             self._note_state(flow, now)
-        is_renewed = flow.renewal is not None and not flow.renewal.is_over
-        needs_a_look = flow.state in (State.TRANSITORY, State.PROBING) or flow.delivery is not None or is_renewed
-        flow.fast = None if needs_a_look else flow.splice
+        if flow.state in (State.TRANSITORY, State.PROBING) or flow.delivery is not None:
+            flow.fast = None
+        else:
+            flow.take_fast_path()
 
     def _happening(self, flow: Flow, flags: int, *, is_client: bool) -> Happening | None:
         splice = flow.splice

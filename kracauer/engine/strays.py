@@ -5,6 +5,9 @@ from typing import Final
 
 STALE_AFTER_S: Final = 3.0
 FORGET_AFTER_S: Final = 180.0  # longer than the 75 s between two keep-alives of Linux
+# So long one is kept even where room is wanted for another: a sender doubles the time before each repetition, so one of them
+# comes between three and six seconds after the first. A flood takes the places of others, and does not empty them.
+KEEP_S: Final = 8.0
 CAPACITY: Final = 16_384
 
 
@@ -32,6 +35,8 @@ class Strays:
             return True
         self._first_seen.pop(key, None)
         if len(self._first_seen) >= CAPACITY:
+            if now - next(iter(self._first_seen.values())) < KEEP_S:
+                return False
             self._first_seen.popitem(last=False)
         self._first_seen[key] = now
         return False

@@ -169,7 +169,7 @@ class Fields:
 
     `state` is a code, 0 for a record that is free. `is_owed` says that the client was relieved of bytes that the backend has
     not acknowledged; the bytes themselves are nowhere but in the process. `is_reset_certain`: a RST had the very number
-    that was acknowledged last, or answered a probe.
+    that was acknowledged last.
     """
 
     __slots__ = ()

@@ -366,7 +366,7 @@ def _shift_options(buffer: bytearray, at: int, end: int, edge_delta: int, tsval_
         if kind == 8 and length == 10:
             tsval, tsecr = TIMESTAMPS.unpack_from(buffer, at + 2)
             TIMESTAMPS.pack_into(buffer, at + 2, (tsval + tsval_delta) & _MASK, (tsecr + tsecr_delta) & _MASK)
-        elif kind == 5:
+        elif kind == 5 and length % 8 == 2:
             for edge_at in range(at + 2, at + length - 7, 8):
                 left, right = TIMESTAMPS.unpack_from(buffer, edge_at)
                 TIMESTAMPS.pack_into(buffer, edge_at, (left + edge_delta) & _MASK, (right + edge_delta) & _MASK)

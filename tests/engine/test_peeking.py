@@ -343,14 +343,13 @@ def test_all_clients_together_hold_no_more_than_the_limit() -> None:
     talk.play("""
         0.02  D> A  c+1    ack=z+1
               D> A  c+1    ack=z+1 data=huge[:1280]
-              D> A  c+1281 ack=z+1 data=huge[1280:2560]
               !! drop held_bytes_full
               ?? flows=2
         0.10  C> R  c+64001
               !! flow_closed reason=client_aborted
-        0.20  D> A  c+1281 ack=z+1 data=huge[1280:2560]
-              D> A  c+1281 ack=z+1 data=huge[1280:2560]
-              D< A  z+1    ack=c+2561 win=*
+        0.20  D> A  c+1    ack=z+1 data=huge[:1280]
+              D> A  c+1    ack=z+1 data=huge[:1280]
+              D< A  z+1    ack=c+1281 win=*
     """)
 
 
