@@ -120,6 +120,9 @@ class Spliced:
         match flow.state:
             case State.BOTH_FIN:
                 self._context.close(flow, CloseReason.FINISHED, now)
+            case State.TRANSITORY if delivery is not None:
+                # What was ours to deliver has waited for longer than it may.
+                self._give_up(flow, now)
             case State.TRANSITORY if splice.is_reset_certain:
                 self._context.close(flow, CloseReason.RESET, now)
             case State.PROBING:
@@ -233,17 +236,18 @@ class Spliced:
             (from_backend.reversed, backend_next, splice.backend_acked, splice.has_timestamps),
             (flow.from_client.reversed, client_next, splice.client_acked, client_has_timestamps),
         ):
-            # The option has to be there, its value need not be right: a probe that fails RFC 7323 §5.3's test is answered too.
-            timestamps = (0, 0) if has_timestamps and has_ack else None
-            packet = build_segment(
-                endpoints,
-                seq=sequence.add(seq, offset),
-                ack=ack if has_ack else 0,
-                flags=flags,
-                window=splice.opening_window if has_ack else 0,
-                options=tcp.build_options(TcpOptions(timestamps=timestamps)),
-            )
-            self._context.send(packet)
+            # The option has to be there. Of two values half the range apart one passes RFC 7323 §5.3's test, whatever came last:
+            # Linux from 6.14 on says nothing to an old acknowledgment that fails it.
+            for tsval in (0, 1 << 31) if has_timestamps and has_ack else (None,):
+                packet = build_segment(
+                    endpoints,
+                    seq=sequence.add(seq, offset),
+                    ack=ack if has_ack else 0,
+                    flags=flags,
+                    window=splice.opening_window if has_ack else 0,
+                    options=tcp.build_options(TcpOptions(timestamps=None if tsval is None else (tsval, 0))),
+                )
+                self._context.send(packet)
 
     def _send_fragments_to_backend(self, splice: Splice, frame: Frame, now: float) -> None:
         """The sender lets its packet be fragmented, so it hears no Packet Too Big: cut it to what every link takes."""
