@@ -195,6 +195,13 @@ class Lab:
             links.switch_offloads_off(near)
             links.switch_offloads_off(far)
 
+    def change_wire(self, name: str, impairment: Impairment) -> None:
+        """Have a wire do other harm than before; what is on it at the moment is lost."""
+        self.wires[name].kill()
+        args = python_module("kracauer.lab.wire", "a", "b", *impairment.arguments())
+        self.wires[name] = self.start(f"wire-{name}", self._namespace(f"wire-{name}"), args)
+        self.wires[name].wait_for(wire.READY)
+
     def _address(self) -> None:
         has_v6 = self.topology.client_path_mtu is None
         addresses = [f"{CLIENT}/24", *([f"{CLIENT_V6}/64"] if has_v6 else [])]

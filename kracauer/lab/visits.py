@@ -49,7 +49,7 @@ class Visit:
         return [name for kind, name in self.certificate.get("subjectAltName", ()) if kind == "DNS"]
 
 
-def visit(
+def visit(  # noqa: PLR0913 - all but the first four are rarely said, and by name
     client: NetworkNamespace,
     scheme: str,
     name: str,
@@ -59,12 +59,16 @@ def visit(
     context: ssl.SSLContext | None = None,
     local_port: int = 0,
     target: str = "/",
+    timeout_s: float = TIMEOUT_S,
 ) -> Visit:
-    """Ask `address` for `name` from inside a namespace; `context` verifies the server and is needed for https."""
+    """Ask `address` for `name` from inside a namespace; `context` verifies the server and is needed for https.
+
+    `timeout_s` is for each step: connecting, sending, each piece of the answer.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     local: tuple[str, int] | None = None
     with client.open_socket(family) as connection:
-        connection.settimeout(TIMEOUT_S)
+        connection.settimeout(timeout_s)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             connection.bind(("", local_port))

@@ -15,6 +15,7 @@ from kracauer.lab.bulk import measure as measure_bulk
 from kracauer.lab.namespaces import python_module
 from kracauer.lab.topology import CLIENT_V6, ORIGIN_1, ORIGIN_2, Lab, Topology
 from kracauer.lab.visits import visit
+from kracauer.lab.wire import Impairment
 
 pytestmark = pytest.mark.lab
 
@@ -35,6 +36,16 @@ def test_an_origin_has_no_ipv4_at_all(build_lab: Callable[[Topology], Lab]) -> N
     lab = build_lab(Topology())
     routes = lab.origin1.call(lambda: Path("/proc/thread-self/net/route").read_text(encoding="ascii"))
     assert routes.splitlines()[1:] == []
+
+
+def test_a_wire_can_be_cut_and_mended(build_lab: Callable[[Topology], Lab]) -> None:
+    lab = build_lab(Topology(client_wire=Impairment()))
+    lab.start_origin("origin1")
+    assert visit(lab.client, "http", "www.example.com", ORIGIN_1).status == 200
+    lab.change_wire("client", Impairment(loss=100))
+    assert visit(lab.client, "http", "www.example.com", ORIGIN_1, timeout_s=1).failure == "no answer in time"
+    lab.change_wire("client", Impairment())
+    assert visit(lab.client, "http", "www.example.com", ORIGIN_1).status == 200
 
 
 def test_links_have_the_mtu_asked_for(build_lab: Callable[[Topology], Lab]) -> None:
