@@ -195,7 +195,31 @@ def test_a_flood_of_incomplete_datagrams_costs_nobody_else(talk: Conversation, v
             assert talk.exchange(third) == []
     assert len(talk.exchange(second)) == 1
     assert len(talk.exchange(fourth)) == 1
+    take_drops(talk)
     talk.play("""
               C> A c+1+H   ack=s+1
               B< A c+1+H   ack=b+1
     """)
+
+
+def take_drops(talk: Conversation) -> list[str]:
+    """Have the script expect every drop that has been told; returns their reasons."""
+    reasons = [str(event.fields()["reason"]) for event in talk.events if event.event == "packet_dropped"]
+    talk.play("\n".join(f"!! drop {reason}" for reason in reasons))
+    talk.events.clear()
+    return reasons
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_who_loses_fragments_to_a_full_memory_is_told_of_at_once(talk: Conversation, version: int) -> None:
+    """A flood is seen in the drops while it lasts, not when its fragments would have been too old."""
+    backend = talk.sides["B"]
+    for number in range(200):
+        if version == 4:
+            side = Side(bytes((192, 0, 2, 200)), 40000, SERVICE, 443)
+            talk.exchange(cut_v4(datagram(side, 6, bytes(1400)), 1000, identification=number)[0])
+        else:
+            side = Side(backend.src[:15] + b"\xee", 443, backend.dst, 40000)
+            talk.exchange(cut_v6(datagram(side, 6, bytes(1400)), 1000, identification=number)[0])
+        # A source may have an eighth of 1,024
+        assert take_drops(talk) == ["fragments_full"] * (number >= 128)

@@ -286,14 +286,28 @@ def test_an_absurd_mtu_is_taken_as_one_that_a_real_link_may_have(talk: Conversat
     """)
 
 
-@pytest.mark.parametrize("seq", ["c", "c-1000", "c+1+2**25", "c+2**31"])
+def test_what_lies_within_a_mebibyte_of_what_was_acknowledged_is_taken_for_under_way(talk: Conversation) -> None:
+    talk.exchange(error_from_v6(2, 0, 1400, to_backend(talk, seq="c+1+2**20")))
+    assert offered_mss(talk) == 1340
+
+
+def test_the_least_that_anybody_can_talk_an_offer_down_to_is_1220(talk: Conversation) -> None:
+    """Whoever hits the numbers, one guess in 4096; and nobody is offered less for longer than ten minutes."""
+    for mtu in (1400, 1280, 1279, 552, 68, 0):
+        talk.exchange(error_from_v6(2, 0, mtu, to_backend(talk)))
+    assert offered_mss(talk) == 1220
+    talk.run_until(700)
+    assert offered_mss(talk, 2) == 1440
+
+
+@pytest.mark.parametrize("seq", ["c", "c-1000", "c+2+2**20", "c+1+2**24", "c+1+2**25", "c+2**31"])
 def test_a_forged_packet_too_big_is_not_learnt(talk: Conversation, seq: str) -> None:
     """RFC 5927 §4.1: whoever does not know what is in flight."""
     talk.exchange(error_from_v6(2, 0, 1280, to_backend(talk, seq=seq)))
     assert offered_mss(talk) == 1440
 
 
-@pytest.mark.parametrize("seq", ["s", "s-1000", "s+1+2**25", "s+2**31"])
+@pytest.mark.parametrize("seq", ["s", "s-1000", "s+2+2**20", "s+1+2**24", "s+1+2**25", "s+2**31"])
 def test_a_forged_fragmentation_needed_is_not_learnt(talk: Conversation, seq: str) -> None:
     talk.exchange(error_from_v4(3, 4, 600, to_client(talk, seq=seq)))
     talk.sides |= {"D": client_side(port=41000), "E": backend_side(port=8443, client_port=41000)}

@@ -201,6 +201,17 @@ def test_a_syn_ack_without_mss_means_ipv6s_default() -> None:
     assert learn(CAPABLE, AGREED, TcpOptions(), is_ecn=False).mss == 1220
 
 
+@pytest.mark.parametrize(("shown", "taken"), [(0, 1220), (88, 1220), (1219, 1220), (1221, 1221), (8940, 8940)])
+def test_no_backend_talks_the_offer_down_to_crumbs(shown: int, taken: int) -> None:
+    """Every IPv6 host takes segments of 1220 bytes (RFC 8200 §5)."""
+    assert learn(CAPABLE, AGREED, TcpOptions(mss=shown), is_ecn=False).mss == taken
+
+
+def test_a_smaller_mss_than_that_may_be_configured() -> None:
+    known = replace(CAPABLE, mss=1000)
+    assert [learn(known, AGREED, TcpOptions(mss=mss), is_ecn=False).mss for mss in (600, 1000, 1100)] == [1000, 1000, 1100]
+
+
 # When a history of offers begins, and when it is old enough to know every cookie that can come.
 BEGUN = 1000.0
 SETTLED = BEGUN + LIFETIME_S + 1
