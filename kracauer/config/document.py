@@ -54,6 +54,7 @@ def _read_document(document: Table, read_file: ReadFile | None) -> Config | None
     profile, overrides = settings.read_profiles(document.table("backend_profile"), known, looked_up)
     timeouts = settings.read_timeouts(document.table("timeouts"))
     limits = settings.read_settings(document.table("limits"), Limits(), settings.LIMIT_CHECKS)
+    probes = settings.read_probes(document.table("probes"))
     network = settings.read_settings(document.table("network"), Network(), settings.NETWORK_CHECKS)
     log = settings.read_settings(document.table("log"), Log(), settings.LOG_CHECKS)
     document.report_unknown_keys()
@@ -72,6 +73,7 @@ def _read_document(document: Table, read_file: ReadFile | None) -> Config | None
         access=access,
         backend_networks=networks,
         dns=dns,
+        probes=probes,
     )
 
 

@@ -8,10 +8,10 @@ from typing import Any, Final, TypeVar
 from kracauer.config import addresses, backends, checks
 from kracauer.config.names import name_servers
 from kracauer.config.reader import Check, MistakeError, Table, checked
-from kracauer.config.values import Dns, Limits, Log, Network, Timeouts
+from kracauer.config.values import Dns, Limits, Log, Network, Probes, Timeouts
 from kracauer.profile import BackendProfile
 
-Settings = TypeVar("Settings", BackendProfile, Timeouts, Limits, Network, Log, Dns)
+Settings = TypeVar("Settings", BackendProfile, Timeouts, Limits, Network, Log, Dns, Probes)
 
 _DAY: Final = 86_400.0
 _FLOOR_HINT: Final = " (RFC 5382 §5 REQ-5); below_rfc_floors = true in this table allows less"
@@ -59,6 +59,15 @@ _DNS_CHECKS: Final[Mapping[str, Check[object]]] = {
     "max_ttl_s": checks.seconds(1, 7 * _DAY),
     "stale_s": checks.seconds(0, 30 * _DAY),
     "max_names": checks.whole_number(1, 1 << 20),
+}
+
+
+_PROBE_CHECKS: Final[Mapping[str, Check[object]]] = {
+    "enabled": checks.boolean,
+    "interval_s": checks.seconds(0.5, 3600),
+    "timeout_s": checks.seconds(0.1, 60),
+    "rise": checks.whole_number(1, 100),
+    "fall": checks.whole_number(1, 100),
 }
 
 
@@ -113,6 +122,18 @@ def read_dns(table: Table) -> Dns:
         other = dns.max_ttl_s if key == "min_ttl_s" else dns.min_ttl_s
         table.problems.add(table.path_of(key), table.content[key], f"must be at {rule}, {other:g}")
     return dns
+
+
+def read_probes(table: Table) -> Probes:
+    """How backends are asked if they are there."""
+    before = len(table.problems)
+    probes = read_settings(table, Probes(), _PROBE_CHECKS)
+    if len(table.problems) == before and probes.timeout_s > probes.interval_s:
+        key, rule = "interval_s", f"at least timeout_s, {probes.timeout_s:g}"
+        if "timeout_s" in table.content:
+            key, rule = "timeout_s", f"at most interval_s, {probes.interval_s:g}"
+        table.problems.add(table.path_of(key), table.content[key], f"must be {rule}: each probe is over before the next one")
+    return probes
 
 
 def read_timeouts(table: Table) -> Timeouts:

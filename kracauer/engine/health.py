@@ -53,6 +53,7 @@ class BackendHealth:
         "accused_until",
         "accuser",
         "answered_at",
+        "asks_ecn",
         "backend",
         "failures",
         "is_asked",
@@ -84,6 +85,7 @@ class BackendHealth:
         self.tick: int | None = None
         self.phase: float | None = None
         self.is_asked = False
+        self.asks_ecn = False
         self.seq = 0
         self.port = 0
         self.sent_at = -PASSIVE_S

@@ -22,6 +22,7 @@ from kracauer.wire.tcp import TcpOptions
 
 CONFIG: Final = """
 prefix = "2001:db8:46::/96"
+probes.enabled = false
 [[listen]]
 address = "198.51.100.1"
 port = 80

@@ -7,7 +7,19 @@ from pathlib import Path
 import pytest
 import tomli
 
-from kracauer.config import BackendProfile, Config, Dns, Limits, Listener, Log, Network, Timeouts, parse_config, parse_document
+from kracauer.config import (
+    BackendProfile,
+    Config,
+    Dns,
+    Limits,
+    Listener,
+    Log,
+    Network,
+    Probes,
+    Timeouts,
+    parse_config,
+    parse_document,
+)
 from kracauer.config.clients import ACCESS_KEYS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -31,11 +43,11 @@ def test_the_shipped_example_is_valid_as_it_stands() -> None:
 
 def test_what_the_shipped_example_shows_in_comments_are_the_defaults() -> None:
     config = parse_config(re.sub(r"^#(?=[a-z\[])", "", EXAMPLE, flags=re.MULTILINE), read_file=lambda _: "")
-    shown = (config.profile, config.timeouts, config.limits, config.network, config.log, config.dns)
-    assert shown == (BackendProfile(), Timeouts(), Limits(), Network(), Log(), Dns())
+    shown = (config.profile, config.timeouts, config.limits, config.network, config.log, config.dns, config.probes)
+    assert shown == (BackendProfile(), Timeouts(), Limits(), Network(), Log(), Dns(), Probes())
 
 
-@pytest.mark.parametrize("section", ["backend_profile", "timeouts", "limits", "network", "log", "dns"])
+@pytest.mark.parametrize("section", ["backend_profile", "timeouts", "limits", "network", "log", "dns", "probes"])
 def test_the_shipped_example_shows_every_setting(section: str) -> None:
     shown = tomli.loads(re.sub(r"^#(?=[a-z\[])", "", EXAMPLE, flags=re.MULTILINE))[section]
     settings = {
@@ -45,6 +57,7 @@ def test_the_shipped_example_shows_every_setting(section: str) -> None:
         "network": Network,
         "log": Log,
         "dns": Dns,
+        "probes": Probes,
     }
     assert {field.name for field in fields(settings[section])} <= set(shown)
 
@@ -81,10 +94,11 @@ def documented_rows(section: str) -> dict[str, str]:
         ("network", Network()),
         ("log", Log()),
         ("dns", Dns()),
+        ("probes", Probes()),
     ],
 )
 def test_the_reference_has_each_key_with_its_default(
-    section: str, defaults: BackendProfile | Timeouts | Limits | Network | Log | Dns
+    section: str, defaults: BackendProfile | Timeouts | Limits | Network | Log | Dns | Probes
 ) -> None:
     rows = documented_rows(section)
     rows.pop("below_rfc_floors", None)  # a key of the file that leaves no trace in the settings

@@ -27,6 +27,7 @@ CLIENT, DENIED = bytes((192, 0, 2, 7)), bytes((203, 0, 113, 9))
 HELLO = b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"
 LISTENERS = """
 prefix = "2001:db8:46::/96"
+probes.enabled = false
 [[listen]]
 address = "198.51.100.1"
 port = 80

@@ -32,7 +32,7 @@ THERE: Final = '"www.example.com" = "2001:db8:1::3"\n'
 
 def configured(listeners: str = "one web", hosts: str = HERE, extra: str = "") -> Config:
     chosen = "".join(LISTENERS[name] for name in listeners.split())
-    return parse_config(f'prefix = "2001:db8:46::/96"\n{chosen}[hosts]\n{hosts}{extra}')
+    return parse_config(f'prefix = "2001:db8:46::/96"\nprobes.enabled = false\n{chosen}[hosts]\n{hosts}{extra}')
 
 
 CONFIGS: Final = {

@@ -49,6 +49,7 @@ SECRET: Final = bytes(range(32))
 EPOCH: Final = 60_000.0
 HOSTS: Final = """
 prefix = "2001:db8:46::/96"
+probes.enabled = false
 [[listen]]
 address = "198.51.100.1"
 port = 443
@@ -70,6 +71,7 @@ TIMEOUTS: Final = "[timeouts]\nbelow_rfc_floors = true\nestablished_idle_s = 400
 # One is chosen by the input; a reload takes the other one of a pair, which differ in nothing that takes a restart.
 LESS: Final = """
 prefix = "2001:db8:46::/96"
+probes.enabled = false
 [[listen]]
 address = "198.51.100.1"
 port = 443

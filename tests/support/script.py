@@ -30,6 +30,7 @@ from kracauer.wire.buffer import Frame
 
 CONFIG: Final = """
 prefix = "2001:db8:46::/96"
+probes.enabled = false
 [[listen]]
 address = "198.51.100.1"
 port = 443
@@ -176,6 +177,11 @@ class Conversation:
     def bytes_of(self, line: str) -> bytes:
         """The packet that a script's line `C> ...` would send, as it stands on the wire."""
         return build(self._incoming(_parse_line(line)))[1]
+
+    def note_addresses(self, name: str, *addresses: str | None) -> None:
+        """Tell the engine now what `name` has: these addresses, or with a single None that nothing is known."""
+        known = None if addresses == (None,) else [IPv6Address(address) for address in addresses if address is not None]
+        self._collect(self.engine.note_addresses(name, known, self.now))
 
     def take_sent(self) -> list[Packet]:
         """What came out and no script has asked for yet; for tests that look at packets themselves."""
