@@ -45,6 +45,8 @@ class RefusalReason(StrEnum):
     HOST_FULL = "host_full"  # the name has as many connections as it may have
     EMPTY = "empty"  # the client closed before it said anything
     DENIED = "denied"  # the name is not for this client
+    NO_ADDRESS = "no_address"  # the DNS has no address for the name of its backend that may be dialled
+    UNRESOLVED = "unresolved"  # the name of its backend could not be looked up
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,50 @@ class ProfileLearnt(Event):
         """The backend and each field of its profile."""
         shown: dict[str, object] = {"backend": str(self.backend)}
         return shown | {field.name: getattr(self.profile, field.name) for field in fields(self.profile)}
+
+
+@dataclass(frozen=True, slots=True)
+class NameWanted(Event):
+    """A flow waits for the addresses of a DNS name of which nothing is known."""
+
+    event = "name_wanted"
+    level = "debug"
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class NameResolved(Event):
+    """A DNS name has other addresses than before, or none; those that are refused are left out."""
+
+    event = "name_resolved"
+    level = "info"
+
+    name: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NameRefused(Event):
+    """The DNS says that a name has addresses where no backend may be; they are not used."""
+
+    event = "name_refused"
+    level = "warning"
+
+    name: str
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NameFailed(Event):
+    """A DNS name could not be looked up; `keeps` says that what was known of it goes on to count."""
+
+    event = "name_failed"
+    level = "warning"
+
+    name: str
+    cause: str
+    keeps: bool
 
 
 @dataclass(frozen=True, slots=True)

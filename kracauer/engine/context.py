@@ -11,13 +11,14 @@ from kracauer.engine.fairness import ClientShares
 from kracauer.engine.health import Health
 from kracauer.engine.offers import OfferPool
 from kracauer.engine.strays import Strays
+from kracauer.engine.waits import Waits
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Endpoint4, Endpoint6, Event, FlowClosed, PacketDropped
 from kracauer.flows import Flow, FlowTable
 from kracauer.path_mtu import PathMtus
 from kracauer.profile import BackendProfile
 from kracauer.ratelimit import TokenBucket
-from kracauer.routes import Backend, Route
+from kracauer.routes import Backend, NamedBackend, Route
 from kracauer.tcp.cookie import CookieJar
 from kracauer.tcp.record import Records
 from kracauer.tcp.splice import IPV6_GROWTH, SizeLimits
@@ -90,6 +91,9 @@ class Context:
         self._held: Counter[Backend] = Counter()
         self._pools: dict[int, OfferPool] = {}
         self._uses: Counter[Backend] = Counter()
+        # What is known of DNS names, and who waits for more.
+        self.addresses: dict[str, tuple[IPv6Address, ...]] = {}
+        self.waits = Waits()
         self.health = Health(config.probes, self.events)
         # By address, all that is in use there, ports filled in.
         self.backend_addresses: dict[bytes, dict[Backend, None]] = {}
@@ -125,6 +129,19 @@ class Context:
         """`backend` with its port filled in: the listener's own where it names none."""
         named = backend if backend.port is not None else Backend(backend.address, port)
         return self._resolved.setdefault(named, named)
+
+    def expand(self, backend: Backend | NamedBackend, port: int) -> tuple[Backend, ...]:
+        """What `backend` stands for on a listener's `port`: itself, or all addresses that its name is known to have."""
+        if isinstance(backend, Backend):
+            return (self.resolve(backend, port),)
+        return tuple(self.resolve(Backend(address, backend.port), port) for address in self.addresses.get(backend.name, ()))
+
+    def is_backend(self, address: bytes) -> bool:
+        """Whether `address` (16 bytes) is a backend's, or may have been that of a name until it got another one."""
+        if address in self.backend_addresses:
+            return True
+        has_names = self.config.routes.names or self.config.dns.serve_any
+        return bool(has_names) and any(IPv6Address(address) in network for network in self.config.backend_networks)
 
     def resolve_address(self, address: bytes, port: int) -> Backend:
         """The backend at `address` (16 bytes) and `port`, whether it is one of today's or not."""
@@ -297,6 +314,7 @@ class Context:
         """Take `flow` out of the table and say what it was."""
         state = flow.state
         self.timers.cancel(flow)
+        self.waits.discard(flow)
         self.flows.remove(flow)
         self.end_handshake(flow)
         flow.advance(Happening.ENDED)

@@ -1,7 +1,8 @@
 """The engine: one packet in, packets and events out; the fast path, and who looks at everything else."""
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from ipaddress import IPv6Address
 from typing import Final
 
 from kracauer.config import Config
@@ -14,6 +15,7 @@ from kracauer.engine.icmp import Icmp
 from kracauer.engine.ingress import Segment
 from kracauer.engine.opening import Opening
 from kracauer.engine.refusing import Refusing
+from kracauer.engine.resolving import Resolving
 from kracauer.engine.spliced import Spliced
 from kracauer.errors import Dropped, DropReason, IcmpAnswer
 from kracauer.events import CloseReason, Event
@@ -51,7 +53,8 @@ class Engine:
         self._gate = Gate(context)
         self._dialing = Dialing(context)
         self._refusing = Refusing(context)
-        self._opening = Opening(context, self._dialing, self._refusing)
+        self._resolving = Resolving(context, self._dialing, self._refusing)
+        self._opening = Opening(context, self._resolving, self._dialing, self._refusing)
         self._spliced = Spliced(context)
         self._icmp = Icmp(context, self._dialing)
         self._quotable: bytes | None = None
@@ -82,6 +85,16 @@ class Engine:
         The prefix and the sizes and names of `config.network` have to be what they were.
         """
         self._context.configure(config, now)
+        self._resolving.reconfigure(now)
+
+    def note_addresses(self, name: str, addresses: Iterable[IPv6Address] | None, now: float) -> Sequence[Buffer]:
+        """Take `addresses` for those of the DNS name `name` from now on; returns packets to write.
+
+        None of them: it has none. None: nothing is known of it, for which those who wait are told no. Whatever is said, nothing
+        outside of the configuration's `backend_networks` is dialled. Who asked is told by the event `NameWanted`.
+        """
+        self._resolving.note_addresses(name, addresses, now)
+        return self._take_outgoing()
 
     def abort(self, now: float) -> Sequence[Buffer]:
         """End every flow, because nobody will go on with it; returns a RST for each side that has one to lose."""
@@ -143,6 +156,8 @@ class Engine:
     def _handle_due(self, flow: Flow, now: float) -> None:
         if flow.state is State.PEEKING:
             self._opening.expire_peek(flow, now)
+        elif flow.state is State.RESOLVING:
+            self._resolving.handle_timer(flow, now)
         elif flow.state is State.DIALING:
             self._dialing.handle_timer(flow, now)
         elif flow.state is State.REFUSING:
@@ -284,7 +299,7 @@ class Engine:
         endpoints = segment.endpoints
         flow = self._by_backend.get(backend_key(endpoints))
         if flow is None:
-            is_stale = endpoints.src in context.backend_addresses and endpoints.dst[:12] == context.prefix
+            is_stale = endpoints.dst[:12] == context.prefix and context.is_backend(endpoints.src)
             if is_stale and not segment.header.flags & tcp.RST:
                 # The backend keeps a connection that is no more; left alone it would keep it for hours.
                 # Deviation: RFC 5382 §4.3 leaves a SYN from this side unanswered for six seconds, in case the other side sends

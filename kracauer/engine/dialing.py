@@ -9,7 +9,6 @@ from kracauer.events import BackendFailed, CloseReason, FailureReason, FlowSplic
 from kracauer.flows import Flow, backend_key
 from kracauer.profile import DEFAULT_MSS_V6
 from kracauer.replies import Endpoints, build_segment
-from kracauer.routes import Backend
 from kracauer.tcp import sequence
 from kracauer.tcp.delivery import BackendSender, Delivery
 from kracauer.tcp.handshake import Dial, Handshake
@@ -36,7 +35,7 @@ class Dialing:
         """Begin with the first backend of the flow's route."""
         assert flow.route is not None
         port = flow.from_client.dst_port
-        backends = [self._context.resolve(backend, port) for backend in flow.route.backends if isinstance(backend, Backend)]
+        backends = [found for backend in flow.route.backends for found in self._context.expand(backend, port)]
         flow.dial = Dial(backends, now + self._context.config.timeouts.dial_s)
         self._dial_next(flow, flow.dial, now)
 

@@ -7,6 +7,7 @@ from kracauer.engine.context import Context, ListenerState
 from kracauer.engine.dialing import Dialing
 from kracauer.engine.ingress import Segment
 from kracauer.engine.refusing import Refusing
+from kracauer.engine.resolving import Resolving
 from kracauer.errors import Dropped, DropReason, ParseError
 from kracauer.events import CloseReason, RefusalReason
 from kracauer.flows import Flow, Renewal, client_key
@@ -18,7 +19,7 @@ from kracauer.tcp import sequence
 from kracauer.tcp.cookie import LIFETIME_S
 from kracauer.tcp.handshake import Handshake
 from kracauer.tcp.held import Arrival, HeldStream
-from kracauer.tcp.state import Happening, State
+from kracauer.tcp.state import State
 from kracauer.tcp.terms import IPV6_OVERHEAD, decode_scale, decode_terms, encode_terms, syn_ack_options
 from kracauer.wire import tcp
 from kracauer.wire.tcp import NO_OPTIONS, TcpOptions
@@ -39,8 +40,9 @@ _BEYOND_BYTES: Final = 16384
 class Opening:
     """Handles a client's packets until its hostname is known, and while its backend is being dialled."""
 
-    def __init__(self, context: Context, dialing: Dialing, refusing: Refusing) -> None:
+    def __init__(self, context: Context, resolving: Resolving, dialing: Dialing, refusing: Refusing) -> None:
         self._context = context
+        self._resolving = resolving
         self._dialing = dialing
         self._refusing = refusing
 
@@ -262,7 +264,7 @@ class Opening:
     def _route(self, flow: Flow, peeked: Peeked, now: float) -> None:
         context, is_head = self._context, peeked.is_head_request
         flow.hostname = peeked.hostname
-        route = context.config.routes.lookup(peeked.hostname)
+        route = self._resolving.route(peeked.hostname)
         if route is None:
             reason = RefusalReason.NO_HOSTNAME if peeked.hostname is None else RefusalReason.NO_ROUTE
             self._refusing.refuse(flow, reason, peeked.dialect, None, now, is_head=is_head)
@@ -281,8 +283,7 @@ class Opening:
             self._refusing.refuse(flow, RefusalReason.HOST_FULL, peeked.dialect, code, now, is_head=is_head, detail=detail)
         else:
             context.take_route(flow, route)
-            flow.advance(Happening.ROUTED)
-            self._dialing.dial(flow, now)
+            self._resolving.begin(flow, peeked, now)
 
     def _is_redirected(self, flow: Flow, route: Route, peeked: Peeked) -> bool:
         """Whether this request is to be made by HTTPS; not where a certificate is being asked for (RFC 8555 §8.3)."""

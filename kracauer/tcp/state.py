@@ -10,6 +10,7 @@ class State(StrEnum):
     """Where a flow stands."""
 
     PEEKING = auto()  # the client has proved its address; its first bytes do not tell the hostname yet
+    RESOLVING = auto()  # the hostname is known; what addresses its backends have is being looked up
     DIALING = auto()  # a backend has been sent a SYN
     REFUSING = auto()  # the client is being told why not, and the connection closed
     ESTABLISHED = auto()  # spliced; neither side has closed
@@ -24,6 +25,7 @@ class State(StrEnum):
 class Happening(StrEnum):
     """What moves a flow on."""
 
+    AWAITED = auto()
     ROUTED = auto()
     REFUSED = auto()
     ACCEPTED = auto()
@@ -41,7 +43,9 @@ _LIVE: Final = _END | {Happening.RESET: State.TRANSITORY, Happening.TIMED_OUT: S
 # A happening that a state does not list leaves it where it is: a repeated FIN, a RST after a RST.
 TABLE: Final[Mapping[State, Mapping[Happening, State]]] = MappingProxyType(
     {
-        State.PEEKING: _END | {Happening.ROUTED: State.DIALING, Happening.REFUSED: State.REFUSING},
+        State.PEEKING: _END
+        | {Happening.AWAITED: State.RESOLVING, Happening.ROUTED: State.DIALING, Happening.REFUSED: State.REFUSING},
+        State.RESOLVING: _END | {Happening.ROUTED: State.DIALING, Happening.REFUSED: State.REFUSING},
         State.DIALING: _END | {Happening.ACCEPTED: State.ESTABLISHED},
         State.REFUSING: _END,
         State.ESTABLISHED: _LIVE | {Happening.CLIENT_FIN: State.CLIENT_FIN, Happening.BACKEND_FIN: State.BACKEND_FIN},

@@ -56,6 +56,12 @@ def test_a_flow_is_peeked_at_and_dialled_before_it_is_established() -> None:
     assert follow(Happening.ACCEPTED) is State.PEEKING
 
 
+def test_a_flow_may_have_to_wait_for_an_address_before_it_is_dialled_or_refused() -> None:
+    assert follow(Happening.AWAITED) is State.RESOLVING
+    assert follow(Happening.AWAITED, Happening.ROUTED) is State.DIALING
+    assert follow(Happening.AWAITED, Happening.REFUSED) is State.REFUSING
+
+
 def test_a_refused_flow_only_ends() -> None:
     assert reachable(follow(Happening.REFUSED)) == {State.REFUSING, State.CLOSED}
 
@@ -92,7 +98,8 @@ def test_a_reset_after_both_fins_changes_nothing() -> None:
 
 def test_a_spliced_flow_stays_spliced_until_it_ends() -> None:
     assert reachable(State.ESTABLISHED) == SPLICED | {State.CLOSED}
-    assert reachable(State.PEEKING) - SPLICED == {State.PEEKING, State.DIALING, State.REFUSING, State.CLOSED}
+    before = {State.PEEKING, State.RESOLVING, State.DIALING, State.REFUSING, State.CLOSED}
+    assert reachable(State.PEEKING) - SPLICED == before
 
 
 def test_only_flows_that_an_end_may_have_forgotten_make_room() -> None:
