@@ -7,6 +7,7 @@ from typing import Final
 
 from kracauer.access import AccessLists, combined
 from kracauer.config import Config, Listener
+from kracauer.engine.balance import Balancer
 from kracauer.engine.fairness import ClientShares
 from kracauer.engine.health import Health
 from kracauer.engine.offers import OfferPool
@@ -95,6 +96,7 @@ class Context:
         self.addresses: dict[str, tuple[IPv6Address, ...]] = {}
         self.waits = Waits()
         self.health = Health(config.probes, self.events)
+        self.balancer = Balancer(self.health, secret)
         # By address, all that is in use there, ports filled in.
         self.backend_addresses: dict[bytes, dict[Backend, None]] = {}
         self.listeners: dict[tuple[bytes, int], ListenerState] = {}

@@ -14,6 +14,7 @@ from kracauer.engine.gate import Gate
 from kracauer.engine.icmp import Icmp
 from kracauer.engine.ingress import Segment
 from kracauer.engine.opening import Opening
+from kracauer.engine.probing import Probing
 from kracauer.engine.refusing import Refusing
 from kracauer.engine.resolving import Resolving
 from kracauer.engine.spliced import Spliced
@@ -56,7 +57,8 @@ class Engine:
         self._resolving = Resolving(context, self._dialing, self._refusing)
         self._opening = Opening(context, self._resolving, self._dialing, self._refusing)
         self._spliced = Spliced(context)
-        self._icmp = Icmp(context, self._dialing)
+        self._probing = Probing(context, secret)
+        self._icmp = Icmp(context, self._dialing, self._probing)
         self._quotable: bytes | None = None
 
     @property
@@ -151,6 +153,7 @@ class Engine:
                 if flow.state is not State.CLOSED:
                     timers.schedule(flow, now + _RETRY_AFTER_ERROR_S)
                 raise
+        self._probing.handle_timer(now)
         return self._take_outgoing()
 
     def _handle_due(self, flow: Flow, now: float) -> None:
@@ -171,8 +174,8 @@ class Engine:
         if context.outgoing:
             return 0.0  # what there was to say of flows that were adopted
         earliest = context.timers.next_deadline()
-        for reassembler in (context.reassembler_v4, context.reassembler_v6):
-            deadline = reassembler.next_deadline()
+        for other in (context.reassembler_v4, context.reassembler_v6, self._probing):
+            deadline = other.next_deadline()
             if deadline is not None and (earliest is None or deadline < earliest):
                 earliest = deadline
         return earliest
@@ -297,6 +300,9 @@ class Engine:
             raise Dropped(DropReason.NOT_TCP, f"next header {packet.protocol}")
         segment = ingress.parse_tcp(frame, packet)
         endpoints = segment.endpoints
+        if endpoints.dst == self._probing.address:
+            self._probing.receive(segment, now)
+            return
         flow = self._by_backend.get(backend_key(endpoints))
         if flow is None:
             is_stale = endpoints.dst[:12] == context.prefix and context.is_backend(endpoints.src)

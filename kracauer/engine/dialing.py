@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from kracauer.engine.balance import Choice
 from kracauer.engine.context import Context, backend_endpoint, client_of, service_of
 from kracauer.engine.ingress import Segment
 from kracauer.errors import Dropped, DropReason
@@ -9,6 +10,7 @@ from kracauer.events import BackendFailed, CloseReason, FailureReason, FlowSplic
 from kracauer.flows import Flow, backend_key
 from kracauer.profile import DEFAULT_MSS_V6
 from kracauer.replies import Endpoints, build_segment
+from kracauer.routes import Backend, Route
 from kracauer.tcp import sequence
 from kracauer.tcp.delivery import BackendSender, Delivery
 from kracauer.tcp.handshake import Dial, Handshake
@@ -32,12 +34,22 @@ class Dialing:
         self._context = context
 
     def dial(self, flow: Flow, now: float) -> None:
-        """Begin with the first backend of the flow's route."""
+        """Begin with the backend that is the first for this client of those that the flow's route has."""
         assert flow.route is not None
-        port = flow.from_client.dst_port
-        backends = [found for backend in flow.route.backends for found in self._context.expand(backend, port)]
+        choices = self._choices(flow.route, flow.from_client.dst_port)
+        backends = self._context.balancer.order(choices, flow.route.balance, flow.client, now)
         flow.dial = Dial(backends, now + self._context.config.timeouts.dial_s)
         self._dial_next(flow, flow.dial, now)
+
+    def _choices(self, route: Route, port: int) -> list[Choice]:
+        """The backends that `route` has now, each once; the addresses of a name share its weight."""
+        choices: dict[Backend, Choice] = {}
+        for index, backend in enumerate(route.backends):
+            found = self._context.expand(backend, port)
+            weight = route.weights[index] if route.weights else 1
+            for address in found:
+                choices.setdefault(address, Choice(address, weight / len(found), backend in route.draining))
+        return list(choices.values())
 
     def redrive(self, flow: Flow, now: float) -> None:
         """Repeat the pending SYN, because the client has repeated itself."""
@@ -170,6 +182,8 @@ class Dialing:
 
     def _fail(self, flow: Flow, dial: Dial, reason: FailureReason, now: float) -> None:
         self._note_failure(flow, reason)
+        if flow.backend is not None:
+            self._context.health.note_failure(flow.backend, reason, flow.client, now)
         if reason is not FailureReason.REFUSED:
             self.hang_up(flow)
         self._context.flows.unbind(flow)
@@ -186,6 +200,7 @@ class Dialing:
     def _join(self, flow: Flow, handshake: Handshake, segment: Segment, now: float) -> None:
         context, terms, options = self._context, handshake.terms, segment.options
         assert flow.backend is not None
+        context.health.note_answer(flow.backend, now)
         # RFC 3168 §6.1.1: ECE alone. A stack that sends both back just mirrors what it does not know.
         has_ecn = segment.header.flags & (tcp.ECE | tcp.CWR) == tcp.ECE
         known = context.profile(flow.backend)

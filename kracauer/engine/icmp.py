@@ -1,15 +1,18 @@
 """ICMP: errors carried to the other side, errors and echo replies of our own (RFC 7915 §4.2, §5.2, RFC 5927, RFC 6791)."""
 
 from collections.abc import Callable
+from ipaddress import IPv6Address
 from typing import Final
 
 from kracauer.engine.context import Context
 from kracauer.engine.dialing import Dialing
 from kracauer.engine.ingress import Packet
+from kracauer.engine.probing import Probing
 from kracauer.errors import Dropped, DropReason, IcmpAnswer, ParseError
 from kracauer.flows import Flow, backend_key, client_key
 from kracauer.ratelimit import TokenBucket
 from kracauer.replies import Endpoints
+from kracauer.routes import Backend
 from kracauer.tcp import sequence
 from kracauer.translate import addresses, icmp_answers, icmp_errors
 from kracauer.translate.fragmenting import fragment_v4, fragment_v6
@@ -41,9 +44,10 @@ class Icmp:
     Deviation: RFC 7915 §5.2 likewise; nothing listens on the clients' side that a backend would have to ping.
     """
 
-    def __init__(self, context: Context, dialing: Dialing) -> None:
+    def __init__(self, context: Context, dialing: Dialing, probing: Probing) -> None:
         self._context = context
         self._dialing = dialing
+        self._probing = probing
 
     def receive_v4(self, frame: Frame, packet: Packet, now: float) -> None:
         """Answer an echo request to a service address; carry an error about a segment of a backend's to that backend."""
@@ -99,6 +103,12 @@ class Icmp:
             self._originate(packets, context.echoes, now)
             return
         quoted = self._parse(icmp_errors.quoted_v6, data)
+        if packet.dst == self._probing.address == quoted.src:
+            if data[40] != icmpv6.DESTINATION_UNREACHABLE:
+                raise Dropped(DropReason.UNEXPECTED, f"ICMPv6 type {data[40]} in answer to a probe")
+            backend = Backend(IPv6Address(quoted.dst), quoted.dst_port)
+            self._probing.handle_unreachable(backend, quoted.src_port, quoted.seq, now)
+            return
         flow = context.flows.by_backend.get(backend_key(Endpoints(quoted.dst, quoted.src, quoted.dst_port, quoted.src_port)))
         if flow is None or flow.from_backend is None or packet.dst != quoted.src:
             raise Dropped(DropReason.NO_FLOW, "ICMPv6 error about no flow")
