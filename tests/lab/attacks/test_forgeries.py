@@ -120,17 +120,24 @@ def test_icmp_errors_about_an_open_connection_do_not_disturb_it(siege: Siege) ->
     damage.check_daemon()
 
 
-def test_packets_too_big_that_were_made_up_do_not_shrink_the_segments_of_others(siege: Siege) -> None:
+def test_packets_too_big_that_were_made_up_bring_segments_to_1220_bytes_at_worst_and_disturb_nobody(siege: Siege) -> None:
+    """Of a connection whose ends are known, as the attacker's own are, but not its numbers; one guess in 4,096 is near them.
+
+    What is learnt is forgotten after ten minutes (engine/test_icmp.py).
+    """
     random = Random(4)
     talk = siege.talk()
     before = offered_mss(siege.lab.client)
-    # Of a connection whose ends are known, as the attacker's own are, but not its numbers
     quoted_v6 = [Endpoints(MAPPED_V6, ORIGIN_1_V6, talk.port, 80)]
-    packets = errors_v6(random, quoted_v6, icmpv6.PACKET_TOO_BIG, 0, 1280)
-    damage = siege.withstand(lambda: [siege.flood(packets, RATE, end="origin2")])
+    packets = [
+        packet for mtu in (0, 68, 552, 1279, 1280) for packet in errors_v6(random, quoted_v6, icmpv6.PACKET_TOO_BIG, 0, mtu)
+    ]
+    random.shuffle(packets)
+    with siege.in_background(talk.go_on):
+        damage = siege.withstand(lambda: [siege.flood(packets, RATE, end="origin2")])
     damage.check_visitors()
     damage.check_daemon()
-    assert offered_mss(siege.lab.client) == before
+    assert 1220 <= offered_mss(siege.lab.client) <= before
 
 
 def test_pings_and_datagrams_of_another_protocol_keep_nobody_out(siege: Siege) -> None:
