@@ -19,7 +19,7 @@ from kracauer.tcp.state import Happening
 
 # The pattern of names that no key of `hosts` matches: the key that has them served.
 SERVE_ANY: Final = "dns.serve_any"
-# Of one name: more than anybody has, few enough to be tried one after the other; and what is looked at of an answer of thousands.
+# Of one name: more than anybody has, few enough to be tried in turn; and what is looked at of an answer of thousands.
 MAX_ADDRESSES: Final = 16
 MAX_HEARD: Final = 1024
 # Connections of one client that may wait, at once, for names that nobody has configured: each may cost a look-up.
