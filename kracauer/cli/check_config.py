@@ -10,7 +10,7 @@ from kracauer.cli.config_file import ConfigFile, ConfigFileError, add_config_arg
 from kracauer.cli.exit_codes import ExitCode
 from kracauer.config import Config
 from kracauer.errors import ConfigError
-from kracauer.routes import DEFAULT, Backend, NamedBackend
+from kracauer.routes import DEFAULT, Backend, Balance, Route
 
 NAME: Final = "check-config"
 HELP: Final = "check a configuration, and summarise it or list every problem"
@@ -59,15 +59,23 @@ def render_summary(file: ConfigFile) -> Iterator[str]:
 
 
 def _names(config: Config) -> list[tuple[str, str]]:
-    names = [(route.pattern, ", then ".join(map(_shown, route.backends))) for route in config.routes]
+    names = [(route.pattern, _backends(route)) for route in config.routes]
     if config.dns.serve_any:
         return [*names, ("(any other)", "its own AAAA records")]
     has_default = any(route.pattern == DEFAULT for route in config.routes)
     return names if has_default else [*names, ("(any other)", "refused")]
 
 
-def _shown(backend: Backend | NamedBackend) -> str:
-    return str(backend) if isinstance(backend, Backend) else f"{backend} (looked up)"
+def _backends(route: Route) -> str:
+    """The backends of `route` in their order, or, where clients are spread over them, with their weights."""
+    weights = route.weights or (1,) * len(route.backends)
+    shown = []
+    for backend, weight in zip(route.backends, weights, strict=True):
+        notes = [] if isinstance(backend, Backend) else ["looked up"]
+        notes += [f"weight {weight}"] if weight > 1 else []
+        notes += ["to be emptied"] if backend in route.draining else []
+        shown.append(f"{backend} ({', '.join(notes)})" if notes else str(backend))
+    return (", then " if route.balance is Balance.ORDER else " or ").join(shown)
 
 
 def _lists(config: Config) -> Iterator[tuple[str, str]]:

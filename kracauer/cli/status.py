@@ -2,7 +2,8 @@
 
 import json
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from kracauer.cli.exit_codes import ExitCode
@@ -10,6 +11,7 @@ from kracauer.cli.running_service import add_service_arguments, ask, find_device
 
 NAME: Final = "status"
 HELP: Final = "show what the running service does"
+_MOST_SHOWN: Final = 20
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,6 +43,7 @@ def render_status(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "names", str(status["names"])
     states = ", ".join(f"{count} {state}" for state, count in sorted(flows.items()))
     yield "connections", f"{sum(flows.values())}{f': {states}' if states else ''}"
+    yield from render_backends(status["backends"])
     yield "kept", f"{status['flows_kept']} of them would outlive this process"
     if last is not None:
         problems = last["problems"]
@@ -50,6 +53,36 @@ def render_status(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if table in counters:
             yield table, ", ".join(f"{count} {name}" for name, count in sorted(counters[table].items()))
     yield "mistakes", f"{counters['internal_errors']} internal errors"
+
+
+def render_backends(backends: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """How many backends there are in which state, and a line for each of them, or, where they are many, for those not up."""
+    counts = Counter(backend["state"] for backend in backends)
+    yield "backends", ", ".join(f"{counts[state]} {state}" for state in ("up", "down", "unknown") if counts[state]) or "none"
+    shown = backends if len(backends) <= _MOST_SHOWN else [backend for backend in backends if backend["state"] != "up"]
+    for backend in shown[:_MOST_SHOWN]:
+        yield "backend", f"[{backend['address']}]:{backend['port']}  {_render_backend(backend)}"
+    if len(shown) > _MOST_SHOWN:
+        yield "backend", f"and {len(shown) - _MOST_SHOWN} more that are not up: see --json"
+
+
+def _render_backend(backend: Mapping[str, Any]) -> str:
+    has_answered = backend["answered_before_s"] is not None
+    said = f"{backend['state']} for {render_duration(backend['state_for_s'])}"
+    if backend["state"] != "up" and backend["last_failure"] is not None:
+        said += f": {backend['last_failure']}"
+        if backend["last_failure"] == "silent" and not has_answered:
+            said += " (never answered: its answers may not find the way back)"
+    parts = [said]
+    if backend["state"] == "up" and backend["round_trip_s"] is not None:
+        parts.append(f"{backend['round_trip_s'] * 1000:.1f} ms")
+    parts += ["to be emptied"] if backend["draining"] else []
+    parts += [_count(backend["flows"], "connection"), _count(backend["names"], "name")]
+    return ", ".join(parts)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def render_duration(seconds: float) -> str:

@@ -3,19 +3,18 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Network
-from typing import Final, TypeAlias
+from typing import Final
 
 from kracauer.config import backends, checks, hostnames
+from kracauer.config.backend_lists import AnyBackend, BackendList, read_backends
 from kracauer.config.clients import ACCESS_KEYS, ClientNetworks
-from kracauer.config.problems import ABSENT, child, render
+from kracauer.config.problems import ABSENT, render
 from kracauer.config.reader import Check, Table, checked
-from kracauer.routes import DEFAULT, Backend, NamedBackend, Route, RouteTable
+from kracauer.routes import DEFAULT, Balance, Route, RouteTable
 
 _HOSTS_EXAMPLE: Final = '"www.example.com" = "2001:db8:1::2"'
 _BACKENDS_EXAMPLE: Final = 'backends = "2001:db8:1::2"'
-_HOST_KEYS: Final = ("backends", "redirect", "max_flows", *ACCESS_KEYS)
-
-AnyBackend: TypeAlias = Backend | NamedBackend
+_HOST_KEYS: Final = ("backends", "balance", "redirect", "max_flows", *ACCESS_KEYS)
 
 
 class Hosts:
@@ -52,37 +51,30 @@ class Hosts:
         """The route that `value` makes; None where it has no backend."""
         if isinstance(value, dict):
             return self._read_table(pattern, Table(value, path, self._problems))
-        backends = self._read_backends(path, value)
-        return Route(pattern, backends) if backends else None
+        return self._make_route(pattern, read_backends(self._problems, path, value, self._check), Balance.ORDER)
+
+    def _make_route(self, pattern: str, found: BackendList, balance: Balance) -> Route | None:
+        if found.weight_path is not None and balance is not Balance.CLIENT:
+            message = 'counts where clients are spread alone: write balance = "client" into the table of the name, or no weight'
+            self._problems.add(found.weight_path, ABSENT, message)
+        if not found.backends:
+            return None
+        return Route(pattern, found.backends, weights=found.weights, draining=found.draining, balance=balance)
 
     def _read_table(self, pattern: str, table: Table) -> Route | None:
         value = table.get("backends")
-        backends: tuple[AnyBackend, ...] = ()
+        found = BackendList()
         if value is ABSENT:
             self._problems.add(table.path_of("backends"), ABSENT, f"is missing: write for example {_BACKENDS_EXAMPLE}")
         else:
-            backends = self._read_backends(table.path_of("backends"), value)
-        route = Route(pattern, backends) if backends else None
+            found = read_backends(self._problems, table.path_of("backends"), value, self._check)
+        balance = Balance(table.read("balance", checks.one_of(tuple(Balance)), Balance.ORDER))
+        route = self._make_route(pattern, found, balance)
         redirect = table.read("redirect", checks.redirect, fallback=False)
         max_flows = table.read("max_flows", checks.whole_number(0, 1 << 24), 0)
         access = self._clients.read(table)
         table.report_unknown_keys()
         return None if route is None else replace(route, access=access, redirect=redirect, max_flows=max_flows)
-
-    def _read_backends(self, path: str, value: object) -> tuple[AnyBackend, ...]:
-        check = self._check
-        if not isinstance(value, list):
-            backend = checked(self._problems, path, value, check, None)
-            return () if backend is None else (backend,)
-        if not value:
-            self._problems.add(path, value, 'must have at least one backend, as in ["2001:db8:1::3", "2001:db8:1::4"]')
-        seen: dict[AnyBackend, str] = {}
-        for index, element in enumerate(value):
-            place = child(path, index)
-            backend = checked(self._problems, place, element, check, None)
-            if backend is not None and seen.setdefault(backend, place) != place:
-                self._problems.add(place, element, f"is the same backend as {seen[backend]}: remove one of the two")
-        return tuple(seen)
 
 
 def read_hosts(

@@ -3,7 +3,7 @@
 from structlog.typing import FilteringBoundLogger
 
 from kracauer.daemon.counters import Counters
-from kracauer.events import BackendFailed, Event, FlowClosed, FlowRefused, PacketDropped
+from kracauer.events import BackendDown, BackendFailed, BackendUp, Event, FlowClosed, FlowRefused, PacketDropped
 from kracauer.logs import LEVELS, RepeatLog, SurgeLog
 from kracauer.tcp.state import SPLICED
 from kracauer.tun import Device
@@ -76,6 +76,8 @@ def _kind(event: Event) -> tuple[str, str]:
     match event:
         case FlowClosed() if event.state in SPLICED:
             return "served", event.reason
+        case BackendDown() | BackendUp():
+            return "backends", event.event
         case FlowClosed() | FlowRefused() | BackendFailed():
             return "", event.reason
     return "", ""

@@ -14,6 +14,7 @@ from structlog.typing import FilteringBoundLogger
 from kracauer.config import Config
 from kracauer.daemon.counters import Counters
 from kracauer.daemon.reporting import Reporter
+from kracauer.engine import BackendStatus
 from kracauer.errors import DeviceError
 from kracauer.events import Event
 from kracauer.flows import FlowTable
@@ -48,6 +49,9 @@ class PacketEngine(Protocol):
     def holdings(self) -> dict[str, int]:
         """What is held of what all clients share, by name."""
 
+    def backends(self) -> Sequence[BackendStatus]:
+        """What is known of each backend in use."""
+
     def adopt(self, now: float) -> AdoptedFlows:
         """Make flows of what the records hold; called once, before any packet."""
 
@@ -70,12 +74,31 @@ class PacketEngine(Protocol):
         """The next thing that happened, until there is none."""
 
 
+class PacketSource(Protocol):
+    """Where packets come from besides the device, never to be waited for."""
+
+    def fileno(self) -> int:
+        """A descriptor that turns readable when there are some."""
+
+    def read_into(self, frame: Frame) -> bool:
+        """Fill `frame` with the next one; False when none is there now."""
+
+
 class Service:
     """Pumps packets until it is told to stop. `is_final` then says whether nothing is to be kept for a successor."""
 
-    def __init__(self, device: Device, engine: PacketEngine, log: FilteringBoundLogger, *, log_level: str = "info") -> None:
+    def __init__(
+        self,
+        device: Device,
+        engine: PacketEngine,
+        log: FilteringBoundLogger,
+        *,
+        log_level: str = "info",
+        errors: PacketSource | None = None,
+    ) -> None:
         self.is_final = False
         self._device = device
+        self._errors = errors
         self._engine = engine
         self._log = log
         self._reporter = Reporter(log, log_level)
@@ -99,7 +122,9 @@ class Service:
         loop.add_signal_handler(signal.SIGINT, self.stop_for_good)
         loop.add_signal_handler(signal.SIGUSR1, self.log_counters)
         loop.set_exception_handler(self._handle_loop_error)
-        loop.add_reader(self._device.fileno(), self._handle_readable)
+        loop.add_reader(self._device.fileno(), self._handle_readable, self._device)
+        if self._errors is not None:
+            loop.add_reader(self._errors.fileno(), self._handle_readable, self._errors)
         self._arm_timer(time.monotonic())
         on_ready()
         try:
@@ -139,20 +164,20 @@ class Service:
         self._reporter.set_level(config.log.level)
         self._settle(now)
 
-    def _handle_readable(self) -> None:
+    def _handle_readable(self, source: PacketSource) -> None:
         now = time.monotonic()
         try:
-            self._pump(now)
+            self._pump(source, now)
         except DeviceError as error:
             self._loop.remove_reader(self._device.fileno())  # it stays readable, and has nothing more to say
             self.stop(error)
         self._settle(now)
 
-    def _pump(self, now: float) -> None:
+    def _pump(self, source: PacketSource, now: float) -> None:
         device, engine, frame, monotonic = self._device, self._engine, self._frame, time.monotonic
         read = written = 0
         try:
-            while read < BATCH and device.read_into(frame):
+            while read < BATCH and source.read_into(frame):
                 read += 1
                 try:
                     for packet in engine.receive(frame, monotonic()):
@@ -226,7 +251,9 @@ class Service:
         )
 
     def _let_go(self) -> None:
-        self._loop.remove_reader(self._device.fileno())
+        for source in (self._device, self._errors):
+            if source is not None:
+                self._loop.remove_reader(source.fileno())
         for timer in (self._timer, self._reports_timer):
             if timer is not None:
                 timer.cancel()

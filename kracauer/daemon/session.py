@@ -12,6 +12,7 @@ from structlog.typing import FilteringBoundLogger
 
 import kracauer
 from kracauer.config import Config
+from kracauer.daemon.backends import describe_backends
 from kracauer.daemon.control import ControlServer, Handler
 from kracauer.daemon.counters import Counters
 from kracauer.daemon.estate import Estate
@@ -121,6 +122,7 @@ class Session:
             "prefix": str(self.config.prefix),
             **summary(self.config),
             "flows": dict(Counter(str(flow.state) for flow in self._engine.flows)),
+            "backends": describe_backends(self._engine.backends(), time.monotonic()),
             "flows_kept": self._estate.flows_kept,
             "holdings": self._engine.holdings,
             "last_reload": None if last is None else {"at": last.at, "problems": last.problems},

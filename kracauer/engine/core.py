@@ -11,6 +11,7 @@ from kracauer.engine.adopting import Adoption, adopt
 from kracauer.engine.context import Context
 from kracauer.engine.dialing import Dialing
 from kracauer.engine.gate import Gate
+from kracauer.engine.health import BackendStatus
 from kracauer.engine.icmp import Icmp
 from kracauer.engine.ingress import Segment
 from kracauer.engine.opening import Opening
@@ -18,6 +19,7 @@ from kracauer.engine.probing import Probing
 from kracauer.engine.refusing import Refusing
 from kracauer.engine.resolving import Resolving
 from kracauer.engine.spliced import Spliced
+from kracauer.engine.status import backend_statuses
 from kracauer.errors import Dropped, DropReason, IcmpAnswer
 from kracauer.events import CloseReason, Event
 from kracauer.flows import Flow, FlowTable, backend_key, client_key
@@ -76,6 +78,10 @@ class Engine:
             "fragment_bytes": context.reassembler_v4.held_bytes + context.reassembler_v6.held_bytes,
             "clients": len(context.shares),
         }
+
+    def backends(self) -> tuple[BackendStatus, ...]:
+        """What is known of each backend in use, in the order in which they came into it."""
+        return backend_statuses(self._context)
 
     def adopt(self, now: float) -> Adoption:
         """Go on with the flows that an earlier engine has left in the records; call it once, before anything else."""
@@ -234,7 +240,8 @@ class Engine:
             self._note_evicted(context.reassembler_v4)
             return
         self._quotable = packet.original
-        if packet.src in context.service_addresses:
+        # One that is shared with this host is the source of the host's own connections, too; the kernel keeps forged ones out.
+        if packet.src in context.service_addresses and context.config.network.ownership != "shared":
             raise Dropped(DropReason.ILLEGAL_SOURCE, "a service address")
         if packet.protocol == ipv4.PROTOCOL_ICMP:
             self._icmp.receive_v4(frame, packet, now)

@@ -134,7 +134,11 @@ def test_what_is_no_network_of_clients(network: str, hint: str) -> None:
         ('[hosts."a.example"]\n', 'hosts."a.example".backends', "is missing"),
         ('[hosts."a.example"]\nbackends = []\n', 'hosts."a.example".backends', "at least one backend"),
         ('[hosts."a.example"]\nbackends = "192.0.2.7"\n', 'hosts."a.example".backends', "backends are IPv6 only"),
-        ('[hosts.a]\nbackends = "2001:db8:1::2"\nport = 1\n', "hosts.a.port", "known are backends, redirect, max_flows, allow"),
+        (
+            '[hosts.a]\nbackends = "2001:db8:1::2"\nport = 1\n',
+            "hosts.a.port",
+            "known are backends, balance, redirect, max_flows, allow",
+        ),
     ],
 )
 def test_what_a_table_cannot_hold(text: str, path: str, hint: str) -> None:

@@ -112,7 +112,11 @@ def test_the_reference_has_each_key_of_a_listener() -> None:
 
 
 @pytest.mark.parametrize(
-    ("section", "others"), [("access", set()), ("hosts", {"backends", "default", "redirect", "max_flows"})]
+    ("section", "others"),
+    [
+        ("access", set()),
+        ("hosts", {"backends", "default", "balance", "redirect", "max_flows", "address", "weight", "drain"}),
+    ],
 )
 def test_the_reference_has_each_key_of_a_list_of_clients(section: str, others: set[str]) -> None:
     assert set(documented_rows(section)) == set(ACCESS_KEYS) | others

@@ -10,6 +10,7 @@ from typing import Any
 
 from kracauer.config import Config
 from kracauer.daemon.service import Service
+from kracauer.engine import BackendStatus
 from kracauer.engine.adopting import Adoption
 from kracauer.events import Endpoint4, Event, FlowRefused, RefusalReason
 from kracauer.flows import FlowTable
@@ -35,6 +36,9 @@ class ScriptedEngine:
         self.holdings: dict[str, int] = {}
         self.configs: list[Config] = []
         self.reconfigure_error: Exception | None = None
+
+    def backends(self) -> Sequence[BackendStatus]:
+        return ()
 
     def adopt(self, _now: float) -> Adoption:
         return Adoption(0, 0)
