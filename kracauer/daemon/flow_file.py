@@ -142,6 +142,7 @@ class FlowFile:
             self._retry_at = time.monotonic() + _RETRY_S
             self._warn(error)
             return None
+        self._has_warned = False
         return page
 
     def _map(self, number: int) -> mmap.mmap:

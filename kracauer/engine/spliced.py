@@ -236,7 +236,7 @@ class Spliced:
             (from_backend.reversed, backend_next, splice.backend_acked, splice.has_timestamps),
             (flow.from_client.reversed, client_next, splice.client_acked, client_has_timestamps),
         ):
-            # The option has to be there. Of two values half the range apart one passes RFC 7323 §5.3's test, whatever came last:
+            # The option has to be there. Of two values half the range apart one passes RFC 7323 §5.3's test, whatever was last:
             # Linux from 6.14 on says nothing to an old acknowledgment that fails it.
             for tsval in (0, 1 << 31) if has_timestamps and has_ack else (None,):
                 packet = build_segment(

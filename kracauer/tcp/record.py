@@ -298,7 +298,7 @@ class Records:
     def take(self) -> Place:
         """A place that is the caller's from now on; there always is one."""
         while True:
-            page = self._roomy[-1] if self._roomy else self._add_page()
+            page = self._page()
             at = page.take()
             if at is not None:
                 self.unkept += not page.is_kept
@@ -320,8 +320,13 @@ class Records:
             for at in page.occupied():
                 yield Place(page, at)
 
-    def _add_page(self) -> Page:
+    def _page(self) -> Page:
+        """Where the next place is to be had: in what outlives the process, as soon as there is some again."""
+        if self._roomy and self._roomy[-1].is_kept:
+            return self._roomy[-1]
         memory = None if self._grow is None else self._grow()
+        if memory is None and self._roomy:
+            return self._roomy[-1]
         page = Page(bytearray(PAGE_BYTES) if memory is None else memory, is_kept=memory is not None)
         self._pages.append(page)
         self._roomy.append(page)

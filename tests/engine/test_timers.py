@@ -1,6 +1,8 @@
 """How long each phase of a flow lasts, and how an idle one is asked before it is given up (RFC 6146 §3.5.2, RFC 5382 §5)."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from openings import BACKEND, HANDSHAKE, HELLO, PLAIN_HANDSHAKE, PLAIN_HELLO, PLAIN_SPLICED, SPLICED
 from script import EPOCH, Conversation, client_side
 
@@ -120,8 +122,19 @@ def test_a_probe_carries_the_timestamps_that_were_agreed() -> None:
     talk = Conversation().play(SPLICED)
     talk.run_until(7440.1)
     probes = talk.take_sent()
-    assert len(probes) == 2
+    assert [packet.version for packet in probes] == [6, 6, 4, 4]
     assert all(packet.options[0].startswith("ts=") for packet in probes)
+
+
+@given(ts_recent=st.integers(0, 2**32 - 1))
+def test_of_the_probes_one_is_as_new_as_what_came_last_whatever_that_was(ts_recent: int) -> None:
+    """RFC 7323 §5.3, R1: there are stacks that answer nothing that fails this test."""
+    talk = Conversation().play(SPLICED)
+    talk.run_until(7440.1)
+    probes = talk.take_sent()
+    for version in (4, 6):
+        values = [int(packet.options[0][3:].partition(":")[0]) for packet in probes if packet.version == version]
+        assert any((value - ts_recent) % 2**32 < 2**31 for value in values)
 
 
 def test_a_probe_to_a_client_with_made_up_timestamps_carries_them() -> None:
@@ -137,9 +150,9 @@ def test_a_probe_to_a_client_with_made_up_timestamps_carries_them() -> None:
     """)
     )
     talk.run_until(7440.3)
-    to_backend, to_client = talk.take_sent()
+    to_backend, *to_client = talk.take_sent()
     assert (to_backend.version, to_backend.options) == (6, ())
-    assert (to_client.version, to_client.options) == (4, ("ts=0:0",))
+    assert [(packet.version, packet.options) for packet in to_client] == [(4, ("ts=0:0",)), (4, (f"ts={2**31}:0",))]
 
 
 def test_a_half_closed_flow_is_asked_too(talk: Conversation) -> None:

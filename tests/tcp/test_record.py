@@ -396,7 +396,6 @@ class RecordsMachine(RuleBasedStateMachine):
 
     def grow(self) -> bytearray | None:
         assert not self.free_kept, "grown while there is room"
-        assert not self.free_unkept, "grown while there is room"
         if not self.to_grow:
             return None
         self.to_grow -= 1
@@ -425,6 +424,7 @@ class RecordsMachine(RuleBasedStateMachine):
             assert place.page.memory[place.at] == 0, "handed out with a state"
             if not place.page.is_kept:
                 assert not has_kept, "private memory while there is some that is kept"
+                assert not self.to_grow, "private memory while more could be had that is kept"
                 if not has_unkept:
                     self.free_unkept |= {(key[0], index * RECORD_BYTES) for index in range(PAGE_RECORDS)}
             (self.free_kept if place.page.is_kept else self.free_unkept).remove(key)
@@ -484,6 +484,19 @@ def test_memory_that_is_kept_is_used_again_as_soon_as_there_is_some() -> None:
     assert not private.page.is_kept
     assert records.take() == place
     assert records.unkept == 1
+
+
+def test_memory_that_is_kept_is_taken_as_soon_as_more_can_be_had() -> None:
+    """A full disk that has room again is not to cost the records that fit into a page that was begun meanwhile."""
+    supply: list[bytearray] = []
+    records = Records((), lambda: supply.pop() if supply else None)
+    private = records.take()
+    supply.append(bytearray(PAGE_BYTES))
+    assert not private.page.is_kept
+    assert records.take().page.is_kept
+    records.release(*private)
+    assert records.take().page.is_kept
+    assert records.unkept == 0
 
 
 def test_what_is_there_may_be_released_while_it_is_looked_at() -> None:
