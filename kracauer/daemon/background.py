@@ -1,6 +1,8 @@
 """Work that may block, done beside the event loop, and given up when it takes too long."""
 
 import asyncio
+import errno
+import os
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -9,9 +11,10 @@ Result = TypeVar("Result")
 
 
 async def in_background(work: Callable[[], Result], timeout_s: float) -> Result:
-    """Return or raise what `work` does in a thread of its own; TimeoutError when it is not done by then.
+    """Return or raise what `work` does in a thread of its own; TimeoutError when it is not done by then, or OSError (EAGAIN).
 
-    Such a thread is left to itself: neither the loop nor the process waits for it, as asyncio would for one of its own.
+    EAGAIN is for a thread that there is no room for. One that is late is left to itself: neither the loop nor the process waits
+    for it, as asyncio would for one of its own.
     """
     loop = asyncio.get_running_loop()
     result: asyncio.Future[Result] = loop.create_future()
@@ -34,6 +37,9 @@ async def in_background(work: Callable[[], Result], timeout_s: float) -> Result:
         if not loop.is_closed():
             loop.call_soon_threadsafe(tell, value, failure)
 
-    threading.Thread(target=run, name="background", daemon=True).start()
+    try:
+        threading.Thread(target=run, name="background", daemon=True).start()
+    except RuntimeError as error:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)) from error
     async with asyncio.timeout(timeout_s):
         return await result

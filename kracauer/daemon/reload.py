@@ -110,6 +110,9 @@ class Reloader:
             wanted = await in_background(self._read_config, _TIMEOUT_S)
         except TimeoutError:
             raise ConfigError((f"the configuration could not be read within {_TIMEOUT_S:g} s",)) from None
+        except (OSError, MemoryError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "out of memory"
+            raise ConfigError((f"the configuration could not be read ({reason})",)) from error
         problems: tuple[object, ...] = restart_problems(self.config, wanted)
         if not problems and self._is_closing:
             problems = ("the service is stopping",)
