@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+CLONE_NEWTIME: Final = 0x0000_0080
 CLONE_NEWNS: Final = 0x0002_0000
 CLONE_NEWUSER: Final = 0x1000_0000
 CLONE_NEWNET: Final = 0x4000_0000
@@ -32,9 +33,14 @@ def unshare(flags: int) -> None:
 
 def enter_network_namespace(path: Path) -> None:
     """Move the calling thread, and no other, into the network namespace bound to `path`."""
+    enter_namespace(path, CLONE_NEWNET)
+
+
+def enter_namespace(path: Path, kind: int) -> None:
+    """Move the calling thread into the namespace at `path`, which is of this kind; CLONE_NEWTIME needs to have just one."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        _check(_libc.setns(descriptor, CLONE_NEWNET), f"setns {path}")
+        _check(_libc.setns(descriptor, kind), f"setns {path}")
     finally:
         os.close(descriptor)
 
