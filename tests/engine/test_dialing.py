@@ -526,5 +526,8 @@ def test_a_backends_own_reset_ends_the_repetition() -> None:
         0.40  B> R  b+1
               C< R  s+1
               ?? state=transitory
-      241.00  !! flow_closed reason=reset
+      240.40  B< R  c+1
+              C< RA s+1    ack=c+1+H
+              !! flow_closed reason=undelivered
+              ?? flows=0
     """)

@@ -164,7 +164,9 @@ def test_rst_from_client(spliced: Conversation) -> None:
               C< PA s+1      ack=c+1+H ts=t+1:502 data=bulk(9)
               ?? flows=1 state=transitory
       240.10  B< A  c+H      ack=b+1 ts=0:0
+              B< A  c+H      ack=b+1 ts=1<<31:0
               C< A  s        ack=c+1+H ts=0:0
+              C< A  s        ack=c+1+H ts=1<<31:0
               -- The hello was under way when the RST came: its number might have been guessed
       240.11  C> R  c+1+H
               B< R  c+1+H
@@ -266,7 +268,9 @@ def test_inexact_rst_after_fin(spliced: Conversation) -> None:
               C< R  s+2001
               ?? state=transitory
       240.15  B< A  c+H          ack=b+3002 ts=0:0
+              B< A  c+H          ack=b+3002 ts=1<<31:0
               C< A  s+3001       ack=c+1+H ts=0:0
+              C< A  s+3001       ack=c+1+H ts=1<<31:0
       240.16  B> R  b+3002
               C< R  s+3002
               C> R  c+1+H
