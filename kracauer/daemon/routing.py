@@ -1,6 +1,8 @@
-"""The routes of a running service: restored when lost, added before a reload needs them, taken away after the last flow."""
+"""Routes and rules of a running service: restored when lost, added before a reload needs them, gone after the last flow."""
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
@@ -13,19 +15,28 @@ from kracauer.config import Config, Listener
 from kracauer.daemon.background import in_background
 from kracauer.errors import HostError
 from kracauer.flows import FlowTable
-from kracauer.host import AddRoute, HostSetup, HostWatch, Step, extension, gather
+from kracauer.host import AddRoute, HostSetup, HostWatch, Step, Way, extension, gather, table, way, ways
 
 RETIRE_INTERVAL_S: Final = 10.0
 _TIMEOUT_S: Final = 30.0
-_SERVICE: Final = slice(4, 8)  # of a flow's client key
+_RETRY_S: Final = (1.0, 30.0)  # at first, and at most: each failure doubles it
+_REMEDIES: Final = {
+    errno.EMFILE: "raise LimitNOFILE",
+    errno.ENFILE: "raise fs.file-max",
+    errno.ENOMEM: "give it more memory",
+    errno.EAGAIN: "allow it more threads (LimitNPROC, TasksMax) or more memory",
+}
+_ADDRESS: Final = slice(4, 8)  # of a flow's client key: the service's address, and its port
+_PORT: Final = slice(10, 12)
 
 
 class ServiceRoutes:
-    """Which service addresses are led into the device: those listened on, and those that flows are left of."""
+    """Which ways are led into the device: those listened on, and those that flows are left of."""
 
     def __init__(self, config: Config, setup: HostSetup, watch: HostWatch, flows: FlowTable, log: FilteringBoundLogger) -> None:
-        self.addresses = set(config.service_addresses)
-        self._wanted = set(config.service_addresses)
+        self.ways = set(ways(config))
+        self._wanted = set(ways(config))
+        self._config = config
         self._device = config.network.device
         self._setup = setup
         self._watch = watch
@@ -34,22 +45,21 @@ class ServiceRoutes:
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
+        self._retry_timer: asyncio.TimerHandle | None = None
+        self._retry_s = _RETRY_S[0]
+        self._failure: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def lead_flows(self, config: Config) -> None:
-        """Have the flows of an earlier process go on whose address is no longer listened on, as far as the host allows it."""
-        for address in self._occupied() - self.addresses:
-            listeners = (*config.listeners, Listener(address, 1))
+        """Have the flows of an earlier process go on whose way is no longer listened on, as far as the host allows it."""
+        for left in occupied(config, self._flows) - self.ways:
+            listeners = (*config.listeners, Listener(left.address, left.port or 1))
             try:
-                self._setup.extend(_steps(replace(config, listeners=listeners), {address}))
+                self._setup.extend(_steps(replace(config, listeners=listeners), {left}))
             except HostError as error:
-                self._log.warning("flows_cut_off", address=str(address), cause=error.cause, remedy=error.remedy)
+                self._log.warning("flows_cut_off", address=str(left), cause=error.cause, remedy=error.remedy)
             else:
-                self.addresses.add(address)
-
-    def _occupied(self) -> set[IPv4Address]:
-        """The addresses that flows are of."""
-        return {IPv4Address(address) for address in {key[_SERVICE] for key in self._flows.by_client}}
+                self.ways.add(left)
 
     def start(self) -> None:
         """Begin to watch, in the running loop."""
@@ -66,18 +76,20 @@ class ServiceRoutes:
             self._timer.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=_TIMEOUT_S)
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
 
     async def prepare(self, config: Config) -> None:
         """Lead what `config` listens on into the device, as far as it is not. Raises HostError, having changed nothing."""
         async with self._turn:
-            added = set(config.service_addresses) - self.addresses
+            added = set(ways(config)) - self.ways
             if added:
                 await _ask_kernel(lambda: self._setup.extend(_steps(config, added)))
-                self.addresses |= added
+                self.ways |= added
 
     def settle(self, config: Config) -> None:
         """Let go of what `config` does not listen on, as soon as no flow is left of it."""
-        self._wanted = set(config.service_addresses)
+        self._wanted = set(ways(config))
         self._plan_retirement()
 
     def _handle_word(self) -> None:
@@ -96,34 +108,45 @@ class ServiceRoutes:
             try:
                 await _ask_kernel(self._setup.restore_routes)
             except HostError as error:
-                self._log.error("routes_not_restored", cause=error.cause, remedy=error.remedy)
+                if error.cause != self._failure:
+                    self._log.error("routes_not_restored", cause=error.cause, remedy=error.remedy)
+                self._failure = error.cause
+                self._plan_retry(cause)
             else:
                 self._log.warning("routes_restored", device=self._device, cause=cause)
+                self._failure, self._retry_s = None, _RETRY_S[0]
+
+    def _plan_retry(self, cause: str) -> None:
+        """Whoever was in the way may go, and the kernel has no word for that."""
+        assert self._loop is not None
+        if self._retry_timer is not None:
+            self._retry_timer.cancel()
+        self._retry_timer = self._loop.call_later(self._retry_s, lambda: self._begin(self._restore(cause)))
+        self._retry_s = min(2 * self._retry_s, _RETRY_S[1])
 
     def _plan_retirement(self) -> None:
-        if self._loop is not None and self._timer is None and self.addresses != self._wanted:
+        if self._loop is not None and self._timer is None and self.ways != self._wanted:
             self._timer = self._loop.call_later(RETIRE_INTERVAL_S, self._handle_timer)
 
     def _handle_timer(self) -> None:
         self._timer = None
-        idle = self.addresses - self._wanted - self._occupied()
+        idle = self.ways - self._wanted - occupied(self._config, self._flows)
         if idle:
             self._begin(self._retire(idle))
         self._plan_retirement()
 
-    async def _retire(self, addresses: Iterable[IPv4Address]) -> None:
+    async def _retire(self, idle: Iterable[Way]) -> None:
         async with self._turn:
-            for address in addresses:
-                if address in self._wanted or address not in self.addresses:  # a reload has come in between
+            for left in idle:
+                if left in self._wanted or left not in self.ways:  # a reload has come in between
                     continue
-                network = IPv4Network(address)
                 try:
-                    await _ask_kernel(partial(self._setup.retire, network))
+                    await _ask_kernel(partial(self._setup.retire, IPv4Network(left.address), left.port))
                 except HostError as error:
-                    self._log.warning("route_not_retired", address=str(address), cause=error.cause, remedy=error.remedy)
+                    self._log.warning("route_not_retired", address=str(left), cause=error.cause, remedy=error.remedy)
                     continue
-                self.addresses.discard(address)
-                self._log.info("route_retired", address=str(address))
+                self.ways.discard(left)
+                self._log.info("route_retired", address=str(left))
 
 
 async def _ask_kernel(work: Callable[[], None]) -> None:
@@ -132,10 +155,21 @@ async def _ask_kernel(work: Callable[[], None]) -> None:
         await in_background(work, _TIMEOUT_S)
     except TimeoutError:
         raise HostError(f"the kernel has not answered within {_TIMEOUT_S:g} s", "see `dmesg` for the reason") from None
+    except (OSError, MemoryError) as error:
+        number = (error.errno if isinstance(error, OSError) else errno.ENOMEM) or 0
+        cause = f"the kernel could not be asked ({os.strerror(number) if number else error})"
+        raise HostError(cause, _REMEDIES.get(number, "see `dmesg` for the reason")) from error
 
 
-def _steps(config: Config, addresses: Iterable[IPv4Address]) -> tuple[Step, ...]:
-    """What leads `addresses`, which `config` listens on, into the device. Raises HostError when the host does not allow it."""
-    networks = {IPv4Network(address) for address in addresses}
-    steps = extension(config, gather(config.network.device, networks))
-    return tuple(step for step in steps if isinstance(step, AddRoute) and step.destination in networks)
+def occupied(config: Config, flows: FlowTable) -> set[Way]:
+    """The ways that flows are of."""
+    found = {(key[_ADDRESS], key[_PORT]) for key in flows.by_client}
+    return {way(config, IPv4Address(address), int.from_bytes(port, "big")) for address, port in found}
+
+
+def _steps(config: Config, added: set[Way]) -> tuple[Step, ...]:
+    """What leads `added`, on which `config` listens, into the device. Raises HostError when the host does not allow it."""
+    listeners = tuple(listener for listener in config.listeners if way(config, listener.address, listener.port) in added)
+    facts = gather(config.network.device, {IPv4Network(way.address) for way in added}, table(config))
+    steps = extension(replace(config, listeners=listeners), facts)
+    return tuple(step for step in steps if not (isinstance(step, AddRoute) and step.destination == config.prefix))

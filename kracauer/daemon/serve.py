@@ -5,7 +5,6 @@ import gc
 import sys
 import time
 from contextlib import ExitStack, suppress
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,14 +19,14 @@ from kracauer.daemon.flow_file import open_flow_file
 from kracauer.daemon.lock import hold_lock
 from kracauer.daemon.privileges import drop_privileges
 from kracauer.daemon.reload import ReadConfig, Reloader
-from kracauer.daemon.routing import ServiceRoutes
+from kracauer.daemon.routing import ServiceRoutes, occupied
 from kracauer.daemon.runtime import boot_id, runtime_file
 from kracauer.daemon.secret import load_secret
 from kracauer.daemon.service import PacketEngine, Service
 from kracauer.daemon.session import Session
 from kracauer.daemon.stopping import StopRequest, StopSignals, hold_stop_signals, stop_signals_as_interrupts
 from kracauer.errors import RemediableError
-from kracauer.host import HostSetup, HostWatch, advise, destinations, expected, gather, plan
+from kracauer.host import SHARED, HostSetup, HostWatch, IcmpSocket, advise, destinations, expected, gather, plan, table
 from kracauer.tcp.record import Records
 from kracauer.tun import Device, RecordingDevice, TunDevice, open_device
 
@@ -126,7 +125,7 @@ def _start(
         stack.callback(watch.close)
         routes = ServiceRoutes(config, estate.setup, watch, engine.flows, log)
         routes.lead_flows(config)
-    service = Service(device, engine, log, log_level=config.log.level)
+    service = Service(device, engine, log, log_level=config.log.level, errors=_open_icmp(config, log, stack))
     reloader = Reloader(config, read_config, service, routes, log)
     session = Session(service, engine, reloader, routes, estate, log)
     control = ControlServer(runtime_file(network.device, "sock"), session.handlers, log)
@@ -166,13 +165,31 @@ def _set_up_host(config: Config, log: FilteringBoundLogger, estate: Estate) -> N
     if not config.network.manage:
         log.info("network_unmanaged", device=config.network.device, expects=[step.render() for step in expected(config)])
         return
-    facts = gather(config.network.device, destinations(config))
-    for advice in advise(facts):
-        log.warning("forwarding_off", cause=advice.cause, remedy=advice.remedy)
-    in_use = {IPv4Network(flow.service) for flow in estate.flows or ()}
+    facts = gather(config.network.device, destinations(config), table(config))
+    for advice in advise(facts, config):
+        log.warning(advice.event, cause=advice.cause, remedy=advice.remedy)
+    in_use = () if estate.flows is None else occupied(config, estate.flows)
     setup = HostSetup(plan(config, facts, in_use=in_use))
     setup.apply()
     estate.setup = setup
+
+
+def _open_icmp(config: Config, log: FilteringBoundLogger, stack: ExitStack) -> IcmpSocket | None:
+    """What hears the ICMP errors that come for a shared address; those for one that is routed come by the device."""
+    if config.network.ownership != SHARED:
+        return None
+    try:
+        errors = IcmpSocket()
+    except OSError as error:
+        log.warning(
+            "icmp_unheard",
+            cause=f"ICMP errors that come for this host's own address cannot be heard ({error.strerror}): clients behind a "
+            "narrow link will find their connections stall",
+            remedy="run Kracauer as root or with CAP_NET_RAW, which it gives up once it has begun",
+        )
+        return None
+    stack.callback(errors.close)
+    return errors
 
 
 def _adopt(engine: PacketEngine, log: FilteringBoundLogger) -> None:

@@ -3,24 +3,43 @@
 from kracauer.host.advice import Advice, advise
 from kracauer.host.facts import Facts, gather
 from kracauer.host.forgetting import forget
-from kracauer.host.plan import destinations, expected, extension, plan
+from kracauer.host.icmp_socket import IcmpSocket
+from kracauer.host.plan import SHARED, Way, destinations, expected, extension, plan, table, way, ways
 from kracauer.host.routes import RouteFact
+from kracauer.host.rules import Rule
 from kracauer.host.setup import HostSetup
-from kracauer.host.steps import ROUTE_PROTOCOL, AddRoute, DropRoute, SetLink, SetSysctl, Step
+from kracauer.host.steps import (
+    ROUTE_PROTOCOL,
+    AddRoute,
+    AddRule,
+    DropRoute,
+    DropRule,
+    MoveLocalRule,
+    SetLink,
+    SetSysctl,
+    Step,
+)
 from kracauer.host.watch import HostWatch
 
 __all__ = [
     "ROUTE_PROTOCOL",
+    "SHARED",
     "AddRoute",
+    "AddRule",
     "Advice",
     "DropRoute",
+    "DropRule",
     "Facts",
     "HostSetup",
     "HostWatch",
+    "IcmpSocket",
+    "MoveLocalRule",
     "RouteFact",
+    "Rule",
     "SetLink",
     "SetSysctl",
     "Step",
+    "Way",
     "advise",
     "destinations",
     "expected",
@@ -28,4 +47,7 @@ __all__ = [
     "forget",
     "gather",
     "plan",
+    "table",
+    "way",
+    "ways",
 ]

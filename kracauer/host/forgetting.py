@@ -7,18 +7,23 @@ import errno
 import fcntl
 import os
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from kracauer.errors import HostError
 from kracauer.host.kernel import reason, run
-from kracauer.host.own import Identity, own_routes
+from kracauer.host.own import Identity, own_routes, own_rules
+from kracauer.host.precedence import put_back, withdraw
 from kracauer.host.routes import RouteTables
+from kracauer.host.rules import RuleTable
 from kracauer.host.steps import ALIAS, DropRoute
+
+Wanted: TypeAlias = Set[IPv4Network | IPv6Network]
+Places: TypeAlias = Set[tuple[IPv4Network | IPv6Network, int]]  # destinations, each in a table
 
 _CLONE_DEVICE: Final = "/dev/net/tun"
 _IFF_TUN: Final = 0x0001
@@ -33,22 +38,26 @@ class _InUseError(Exception):
 
 
 def forget(device: str, destinations: Iterable[IPv4Network | IPv6Network]) -> tuple[str, ...]:
-    """Remove our device and our routes, into it and to `destinations`; may be repeated, and goes on over failures.
+    """Remove our device, our rules and our routes, into it and to `destinations`; may be repeated, and goes on over failures.
 
     They are returned as lines. What is somebody else's, or another Kracauer's, stays; so does all of it while a process is
     attached to the device.
     """
     try:
-        with IPRoute() as netlink, RouteTables() as tables:
+        with IPRoute() as netlink, RouteTables() as tables, RuleTable() as rules:
             before = own_routes(tables)  # what leads into the device goes with it, and is then not to be found
             try:
                 failures = _remove_device(netlink, device)
             except _InUseError:
                 return (f"the device {device} is in use by another process: it and its routes were left alone",)
-            led_elsewhere = {destination for destination, leads, _ in before if leads not in (None, device)}
-            ours = {destination for destination, leads, _ in before if leads == device} | set(destinations)
+            led_elsewhere = {(destination, table) for destination, leads, _, table in before if leads not in (None, device)}
+            led_here = {(destination, table) for destination, leads, _, table in before if leads == device}
+            wanted = set(destinations)
+            failures += _remove_rules(rules, device, led_here, led_elsewhere, wanted)
             for route in own_routes(tables):
-                if route[1] == device or (route[1] is None and route[0] in ours - led_elsewhere):
+                destination, leads, _, table = route
+                is_ours = (destination, table) in led_here or destination in wanted
+                if leads == device or (leads is None and is_ours and (destination, table) not in led_elsewhere):
                     failures += _remove_route(netlink, route)
             return failures
     except HostError as error:
@@ -88,10 +97,28 @@ def _alias(netlink: Any, device: str) -> str | None:
     return link.get("IFLA_IFALIAS") or ""
 
 
-def _remove_route(netlink: Any, route: Identity) -> tuple[str, ...]:
-    destination, device, metric = route
+def _remove_rules(rules: RuleTable, device: str, led_here: Places, led_elsewhere: Places, wanted: Wanted) -> tuple[str, ...]:
+    """Remove the rules about what leads into the device, or was to; then put the local rule back if nobody else needs it."""
+    failures = []
+    ours = list(own_rules(rules.read(), device, led_elsewhere))
+    known = wanted | {destination for destination, _ in led_here}
+    for rule in ours:
+        if rule.iif == device or {rule.src, rule.dst} & known:
+            try:
+                withdraw(rules, rule)
+            except HostError as error:
+                failures.append(error.cause)
     try:
-        run(netlink, DropRoute(destination, metric, device))
+        put_back(rules, ())
+    except HostError as error:
+        failures.append(error.cause)
+    return tuple(failures)
+
+
+def _remove_route(netlink: Any, route: Identity) -> tuple[str, ...]:
+    destination, device, metric, table = route
+    try:
+        run(netlink, DropRoute(destination, metric, device, table))
     except HostError as error:
         return (error.cause,)
     return ()

@@ -27,11 +27,11 @@ def run(netlink: Any, step: Step, verb: str = "add") -> None:
                 netlink.route(verb, **route_request(netlink, step), **_metrics(step))
             case SetSysctl():
                 _write_sysctl(step)
-            case DropRoute(destination=destination, metric=metric, device=device):
-                netlink.route("del", **route_request(netlink, AddRoute(destination, device, metric)))
+            case DropRoute(destination=destination, metric=metric, device=device, table=table):
+                netlink.route("del", **route_request(netlink, AddRoute(destination, device, metric, table=table)))
     except (NetlinkError, OSError) as error:
         if not (isinstance(step, DropRoute) and errno_of(error) in ALREADY_GONE):
-            raise _explain(step, error) from error
+            raise explain(step, error) from error
 
 
 def restore_setting(netlink: Any, step: Step) -> None:
@@ -41,7 +41,7 @@ def restore_setting(netlink: Any, step: Step) -> None:
             try:
                 netlink.link("set", index=index_of(netlink, device), mtu=mtu)
             except (NetlinkError, OSError) as error:
-                raise _explain(step, error) from error
+                raise explain(step, error) from error
         case SetSysctl(value=value) if read_sysctl(step) != (value,):
             run(netlink, step)
 
@@ -55,6 +55,7 @@ def restore_route(netlink: Any, step: AddRoute) -> None:
 def route_request(netlink: Any, step: AddRoute) -> dict[str, object]:
     """What identifies the route, as pyroute2 wants to be told."""
     route: dict[str, object] = {"dst": str(step.destination), "proto": ROUTE_PROTOCOL, "priority": step.metric}
+    route["table"] = step.table
     if step.device is None:
         return route | {"type": "unreachable"}
     if step.destination.version == 4:
@@ -111,7 +112,7 @@ def reason(error: NetlinkError | OSError) -> str:
     return os.strerror(errno_of(error) or 0)
 
 
-def _explain(step: Step, error: NetlinkError | OSError) -> HostError:
+def explain(step: Step, error: NetlinkError | OSError) -> HostError:
     """The cause and the remedy behind what the kernel has answered to `step`."""
     failed = f"`{step.render()}` failed ({reason(error)})"
     match errno_of(error):
@@ -123,7 +124,7 @@ def _explain(step: Step, error: NetlinkError | OSError) -> HostError:
             remedy = "run Kracauer as root, or run it yourself before Kracauer starts"
         case errno.EACCES:
             remedy = "IPv6 is disabled on the device: look for net.ipv6.conf.*.disable_ipv6 in /etc/sysctl.d"
-        case errno.EEXIST:
+        case errno.EEXIST if isinstance(step, AddRoute):
             remedy = "another program set that route at this moment: find out which with `ip monitor route`"
         case errno.ENODEV | errno.ENETDOWN:
             remedy = "the device was removed or set down at this moment: find out by whom with `ip monitor link`"

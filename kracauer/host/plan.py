@@ -2,23 +2,31 @@
 
 *Routed* ownership: the service address belongs to no interface, a host route leads it into the device. The prefix goes the
 same way, so that the backends' answers to mapped addresses come back here.
+
+*Shared* ownership: the service address is this host's own. Rules before the local one have a table of ours asked about packets
+to the ports listened on, and that leads them into the device.
 """
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Network, IPv6Network
-from typing import Final
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
+from typing import Final, NamedTuple
 
 from kracauer.config import Config
-from kracauer.errors import HostError
+from kracauer.host.conflicts import check
 from kracauer.host.facts import Facts
-from kracauer.host.routes import RouteFact, contains
+from kracauer.host.own import from_device_rule, own_answers_rule, own_rules, service_rule
+from kracauer.host.routes import TABLE_MAIN
+from kracauer.host.rules import Rule
 from kracauer.host.steps import (
     IPV4_METRIC,
     IPV6_METRIC,
     ROUTE_PROTOCOL,
     UNREACHABLE_METRIC,
     AddRoute,
+    AddRule,
     DropRoute,
+    DropRule,
+    MoveLocalRule,
     SetLink,
     SetSysctl,
     Step,
@@ -27,7 +35,32 @@ from kracauer.host.steps import (
 _HEADER_GROWTH: Final = 20  # an IPv6 header is that much longer than an IPv4 one
 _IPV6_MINIMUM_MTU: Final = 1280  # RFC 8200 §5
 _ADDR_GEN_NONE: Final = 1  # IN6_ADDR_GEN_MODE_NONE of linux/if_link.h
-_DEAD_ENDS: Final = frozenset({"unreachable", "blackhole", "prohibit"})
+SHARED: Final = "shared"
+
+
+class Way(NamedTuple):
+    """What clients dial that is led into the device: a whole address, or just one port of one that is shared."""
+
+    address: IPv4Address
+    port: int | None = None
+
+    def __str__(self) -> str:
+        return str(self.address) if self.port is None else f"{self.address}:{self.port}"
+
+
+def way(config: Config, address: IPv4Address, port: int) -> Way:
+    """The way on which packets to this port come here."""
+    return Way(address, port) if config.network.ownership == SHARED else Way(address)
+
+
+def ways(config: Config) -> tuple[Way, ...]:
+    """Every way there has to be, in the order of the listeners."""
+    return tuple(dict.fromkeys(way(config, listener.address, listener.port) for listener in config.listeners))
+
+
+def table(config: Config) -> int | None:
+    """The routing table that is ours alone, where there is to be one: for `gather`."""
+    return config.network.table if config.network.ownership == SHARED else None
 
 
 def destinations(config: Config) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -35,38 +68,27 @@ def destinations(config: Config) -> tuple[IPv4Network | IPv6Network, ...]:
     return (*(IPv4Network(address) for address in config.service_addresses), config.prefix)
 
 
-def plan(config: Config, facts: Facts, *, in_use: Iterable[IPv4Network] = ()) -> tuple[Step, ...]:
+def plan(config: Config, facts: Facts, *, in_use: Iterable[Way] = ()) -> tuple[Step, ...]:
     """Everything to be set, in order. Raises HostError when the host as it is does not allow it.
 
-    `in_use` are service addresses that are no longer configured and still have flows: they keep their routes.
+    `in_use` are ways that are no longer configured and still have flows: they are kept.
     """
-    check(config, facts)
-    kept = tuple(destination for destination in in_use if destination not in destinations(config))
-    return (
-        *_leftover_steps(config, facts, kept),
-        *_device_steps(config, facts),
-        *_route_steps(config, (*destinations(config), *kept)),
-    )
+    wanted = tuple(dict.fromkeys((*ways(config), *in_use)))
+    steps = (*_device_steps(config, facts), *_way_steps(config, wanted), *_prefix_steps(config))
+    check(config, facts, _rules(steps))
+    return (*_leftover_steps(config, facts, steps), *steps)
 
 
 def extension(config: Config, facts: Facts) -> tuple[Step, ...]:
-    """What a running service has to set for the service addresses of `config`: for HostSetup.extend. Raises HostError."""
-    check(config, facts)
-    return tuple(_route_steps(config, destinations(config)))
+    """What a running service has to set for the listeners of `config`: for HostSetup.extend. Raises HostError."""
+    steps = (*_way_steps(config, ways(config)), *_prefix_steps(config))
+    check(config, facts, _rules(steps))
+    return steps
 
 
 def expected(config: Config) -> tuple[Step, ...]:
     """What an operator who manages the network alone has to have set, in one way or another."""
-    return (*_device_steps(config, Facts()), *_route_steps(config, destinations(config)))
-
-
-def check(config: Config, facts: Facts) -> None:
-    """Raise HostError, with the remedy, when something on this host gets in the way of the plan."""
-    device = config.network.device
-    _check_ipv6(facts)
-    for address in config.service_addresses:
-        _check_service(IPv4Network(address), device, facts)
-    _check_prefix(config.prefix, device, facts)
+    return (*_device_steps(config, Facts()), *_way_steps(config, ways(config)), *_prefix_steps(config))
 
 
 def _device_steps(config: Config, facts: Facts) -> Iterator[Step]:
@@ -83,99 +105,63 @@ def _device_steps(config: Config, facts: Facts) -> Iterator[Step]:
     # Whether a packet may be forwarded is asked of the interface it came in by. IPv6 asks only `all`, before Linux 6.17.
     yield SetSysctl("ipv4", device, "forwarding", 1)
     yield SetSysctl("ipv6", device, "force_forwarding", 1, is_required=False)
+    if network.ownership == SHARED:
+        # What comes out of the device has an address of this host's own as its source.
+        yield SetSysctl("ipv4", device, "accept_local", 1)
+        yield SetSysctl("ipv4", device, "rp_filter", 0)
     yield SetLink(device, mtu=max(network.ipv4_mtu, network.ipv6_mtu, _IPV6_MINIMUM_MTU))
 
 
-def _leftover_steps(config: Config, facts: Facts, kept: tuple[IPv4Network, ...]) -> Iterator[Step]:
-    """Routes of an earlier service with another configuration: what leads into our device, then dead ends before nothing."""
+def _leftover_steps(config: Config, facts: Facts, steps: tuple[Step, ...]) -> Iterator[Step]:
+    """What an earlier service with another configuration has set: rules, what they led into our device, then dead ends."""
     device = config.network.device
-    ours = [route for route in facts.routes if route.protocol == ROUTE_PROTOCOL]
-    wanted = {*destinations(config), *kept}
-    led_elsewhere = {route.destination for route in ours if route.kind == "unicast" and route.device != device}
+    ours = [route for route in facts.routes if route.protocol == ROUTE_PROTOCOL and not route.is_in_local_table]
+    wanted = {(step.destination, step.table) for step in steps if isinstance(step, AddRoute)}
+    led_elsewhere = {(route.destination, route.table) for route in ours if route.kind == "unicast" and route.device != device}
+    for rule in own_rules(facts.rules, device, led_elsewhere):
+        if rule not in _rules(steps):
+            yield DropRule(rule)
     for route in ours:
-        if route.kind == "unicast" and route.device == device and route.destination not in wanted:
-            yield DropRoute(route.destination, route.metric, device)
+        if route.kind == "unicast" and route.device == device and (route.destination, route.table) not in wanted:
+            yield DropRoute(route.destination, route.metric, device, route.table)
     for route in ours:
-        if route.kind == "unreachable" and route.destination not in wanted | led_elsewhere:
-            yield DropRoute(route.destination, route.metric)
+        if route.kind == "unreachable" and (route.destination, route.table) not in wanted | led_elsewhere:
+            yield DropRoute(route.destination, route.metric, table=route.table)
 
 
-def _route_steps(config: Config, ways: Iterable[IPv4Network | IPv6Network]) -> Iterator[Step]:
+def _rules(steps: Iterable[Step]) -> tuple[Rule, ...]:
+    return tuple(step.rule for step in steps if isinstance(step, AddRule))
+
+
+def _way_steps(config: Config, wanted: tuple[Way, ...]) -> Iterator[Step]:
     network = config.network
-    device = network.device
     # The host itself answers what would be too big on the other side: Fragmentation Needed, Packet Too Big.
-    ipv4_mtu = min(network.ipv4_mtu, network.ipv6_mtu - _HEADER_GROWTH)
-    ipv6_mtu = max(min(network.ipv6_mtu, network.ipv4_mtu + _HEADER_GROWTH), _IPV6_MINIMUM_MTU)
-    for destination in ways:
-        metric, mtu = (IPV4_METRIC, ipv4_mtu) if destination.version == 4 else (IPV6_METRIC, ipv6_mtu)
-        # The dead end first, so that there is no moment in which traffic could leak to a default route.
-        yield AddRoute(destination, None, UNREACHABLE_METRIC)
-        yield AddRoute(destination, device, metric, mtu)
+    mtu = min(network.ipv4_mtu, network.ipv6_mtu - _HEADER_GROWTH)
+    shared = tuple(way for way in wanted if way.port is not None)
+    for destination in dict.fromkeys(IPv4Network(way.address) for way in wanted):
+        own_table = network.table if any(IPv4Network(way.address) == destination for way in shared) else TABLE_MAIN
+        yield from _route_steps(destination, network.device, IPV4_METRIC, mtu, own_table)
+    if not shared:
+        return
+    # A service's port is no longer this host's own. What its TCP had to say from there, a reset of what it does not know, would
+    # end the connections of clients at a moment when the rules are missing, or a fragment comes past them.
+    for address, port in shared:
+        yield AddRule(own_answers_rule(address, port or 0))
+    yield AddRule(from_device_rule(network.device))
+    for address, port in shared:
+        yield AddRule(service_rule(address, port or 0, network.table))
+    yield MoveLocalRule()
 
 
-def _check_ipv6(facts: Facts) -> None:
-    if not facts.has_ipv6:
-        raise HostError("this kernel has no IPv6", "boot it without `ipv6.disable=1`, or load the module with `modprobe ipv6`")
-    if facts.is_ipv6_disabled:
-        raise HostError(
-            "IPv6 is disabled on this host (net.ipv6.conf.all.disable_ipv6 = 1)",
-            "enable it with `sysctl -w net.ipv6.conf.all.disable_ipv6=0`, and look for the setting in /etc/sysctl.d",
-        )
+def _prefix_steps(config: Config) -> Iterator[Step]:
+    network = config.network
+    mtu = max(min(network.ipv6_mtu, network.ipv4_mtu + _HEADER_GROWTH), _IPV6_MINIMUM_MTU)
+    return _route_steps(config.prefix, network.device, IPV6_METRIC, mtu)
 
 
-def _check_service(service: IPv4Network, device: str, facts: Facts) -> None:
-    address = service.network_address
-    for route in facts.routes:
-        if route.is_in_local_table and contains(route.destination, service):
-            if route.kind == "local":
-                raise HostError(
-                    f"the service address {address} is configured on {route.device} of this host, whose local routing table "
-                    f"takes its packets before they can reach {device}",
-                    f"give Kracauer an address that no interface has, or remove it with "
-                    f"`ip addr del {address} dev {route.device}` and have it routed to this host",
-                )
-            raise HostError(
-                f"the service address {address} is a {route.kind} address of {route.device}",
-                "use another address as listen.address",
-            )
-        if route.destination == service and _is_rival(route, device, IPV4_METRIC):
-            raise _conflict(route, f"the service address {address}")
-
-
-def _check_prefix(prefix: IPv6Network, device: str, facts: Facts) -> None:
-    # The local table first: an address there is the cause of its routes in the main one.
-    for route in sorted(facts.routes, key=lambda route: not route.is_in_local_table):
-        is_part = contains(prefix, route.destination)
-        if route.is_in_local_table:
-            # The subnet-router anycast address (RFC 4291 §2.6.1) of a network around the prefix is that of client 0.0.0.0.
-            if route.kind == "local" and (is_part or contains(route.destination, prefix)):
-                raise HostError(
-                    f"{route.destination} is local to this host (on {route.device}), and overlaps the prefix {prefix}",
-                    "use a prefix that is kept for Kracauer alone",
-                )
-        elif is_part and route.destination != prefix and not _is_own(route, device):
-            raise HostError(
-                f"the route `{route}` takes a part of the prefix {prefix} elsewhere",
-                f"remove it with `ip -6 route del {route}`, or use a prefix that is kept for Kracauer alone",
-            )
-        elif is_part and _is_rival(route, device, IPV6_METRIC):
-            raise _conflict(route, f"the prefix {prefix}")
-
-
-def _is_rival(route: RouteFact, device: str, metric: int) -> bool:
-    """Whether a route to the same destination gets in the way: neither ours, nor a dead end that gives way to ours."""
-    if route.is_in_local_table or _is_own(route, device):
-        return False
-    return route.kind not in _DEAD_ENDS or route.metric <= metric
-
-
-def _is_own(route: RouteFact, device: str) -> bool:
-    return route.protocol == ROUTE_PROTOCOL and route.device in ("", "lo", device)
-
-
-def _conflict(route: RouteFact, what: str) -> HostError:
-    return HostError(
-        f"{what} already has a route that is not Kracauer's: `{route}`",
-        f"remove it with `ip -{route.destination.version} route del {route}`, "
-        "or set network.manage = false and set up all routes yourself",
-    )
+def _route_steps(
+    destination: IPv4Network | IPv6Network, device: str, metric: int, mtu: int, own_table: int = TABLE_MAIN
+) -> Iterator[Step]:
+    # The dead end first, so that there is no moment in which traffic could leak to a default route.
+    yield AddRoute(destination, None, UNREACHABLE_METRIC, table=own_table)
+    yield AddRoute(destination, device, metric, mtu, own_table)

@@ -41,6 +41,7 @@ _ERROR: Final = struct.Struct("=i")
 
 TABLE_MAIN: Final = 254
 TABLE_LOCAL: Final = 255
+ANY_TABLE: Final = 0  # in a question
 _KINDS: Final = {1: "unicast", 2: "local", 3: "broadcast", 4: "anycast", 6: "blackhole", 7: "unreachable", 8: "prohibit"}
 _BITS: Final = {int(socket.AF_INET): 32, int(socket.AF_INET6): 128}
 # A table that was never used is not there; a kernel without IPv6 does not know the family.
@@ -51,7 +52,7 @@ _TIMEOUT_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class RouteFact:
-    """One route of the main or the local table; `kind` as `ip route` calls it, `device` empty when it has none."""
+    """One route; `kind` as `ip route` calls it, `device` empty when it has none."""
 
     destination: IPv4Network | IPv6Network
     kind: str
@@ -59,10 +60,12 @@ class RouteFact:
     metric: int
     protocol: int
     is_in_local_table: bool = False
+    table: int = TABLE_MAIN
 
     def __str__(self) -> str:
         device = f" dev {self.device}" if self.device else ""
-        return f"{'' if self.kind == 'unicast' else self.kind + ' '}{self.destination}{device} metric {self.metric}"
+        table = "" if self.table in (TABLE_MAIN, TABLE_LOCAL) else f" table {self.table}"
+        return f"{'' if self.kind == 'unicast' else self.kind + ' '}{self.destination}{device}{table} metric {self.metric}"
 
 
 class RouteMessage(NamedTuple):
@@ -96,7 +99,7 @@ class RouteTables:
     def read(
         self, family: int, table: int, *, protocol: int = 0, within: Iterable[IPv4Network | IPv6Network] = ()
     ) -> tuple[RouteFact, ...]:
-        """The routes of one table; with `protocol` those of that one, with `within` those to a part of these networks.
+        """The routes of a table, or of any; with `protocol` those of that one, with `within` those to a part of these networks.
 
         Raises OSError.
         """
@@ -137,6 +140,7 @@ class RouteTables:
             metric=message.metric,
             protocol=message.protocol,
             is_in_local_table=message.table == TABLE_LOCAL,
+            table=TABLE_MAIN if message.table == TABLE_LOCAL else message.table,
         )
 
     def _name(self, index: int) -> str:
@@ -156,8 +160,12 @@ class _Query(NamedTuple):
     within: tuple[IPv4Network | IPv6Network, ...]
 
     def build(self) -> bytes:
-        header = NLMSG_HEADER.pack(NLMSG_HEADER.size + RTMSG.size, _RTM_GETROUTE, _NLM_F_REQUEST | _NLM_F_DUMP, SEQUENCE, 0)
-        return header + RTMSG.pack(self.family, 0, 0, 0, self.table, self.protocol, 0, 0, 0)
+        # A number that does not fit is given as an attribute.
+        table = self.table if self.table < 256 else 0
+        attribute = b"" if table == self.table else ATTRIBUTE.pack(8, _RTA_TABLE) + _NUMBER.pack(self.table)
+        size = NLMSG_HEADER.size + RTMSG.size + len(attribute)
+        header = NLMSG_HEADER.pack(size, _RTM_GETROUTE, _NLM_F_REQUEST | _NLM_F_DUMP, SEQUENCE, 0)
+        return header + RTMSG.pack(self.family, 0, 0, 0, table, self.protocol, 0, 0, 0) + attribute
 
     def concerns(self, buffer: bytearray, offset: int) -> bool:
         """Whether the message, by its fixed part, can be one that was asked for."""
@@ -165,7 +173,7 @@ class _Query(NamedTuple):
         return family == self.family and self.protocol in (0, protocol) and not flags & _RTM_F_CLONED
 
     def admits(self, message: RouteMessage) -> bool:
-        if message.table != self.table:
+        if self.table not in (ANY_TABLE, message.table):
             return False
         return not self.within or any(contains(network, message.destination) for network in self.within)
 

@@ -5,8 +5,19 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Final, TypeAlias
 
+from kracauer.host.routes import TABLE_LOCAL, TABLE_MAIN
+from kracauer.host.rules import PROTOCOL_KERNEL, Rule
+
 # Marks our routes in the kernel (`ip route show proto 198`), so that leftovers of a killed service are known as ours.
 ROUTE_PROTOCOL: Final = 198
+
+# Marks the copy of the local rule, so that one request can mean it and no rule of ours that leads to the same table.
+LOCAL_PROTOCOL: Final = 199
+LOCAL_RULE: Final = Rule(0, table=TABLE_LOCAL, protocol=PROTOCOL_KERNEL)
+LOCAL_COPY: Final = Rule(0, table=TABLE_LOCAL, protocol=LOCAL_PROTOCOL)
+
+# Of the rules that need not come before the local one.
+OWN_PREFERENCE: Final = 198
 
 # Marks our devices (`ip link show`, "alias"), so that one that was left is known as ours. kracauer.tun sets it.
 ALIAS: Final = "kracauer"
@@ -62,13 +73,14 @@ class AddRoute:
     device: str | None
     metric: int
     mtu: int | None = None
+    table: int = TABLE_MAIN
 
     def render(self) -> str:
         """The `ip` command that does the same."""
         family = f"ip -{self.destination.version} route replace "
         target = f"{self.destination} dev {self.device}" if self.device else f"unreachable {self.destination}"
         mtu = f" mtu {self.mtu}" if self.mtu else ""
-        return f"{family}{target} metric {self.metric}{mtu} proto {ROUTE_PROTOCOL}"
+        return f"{family}{target}{_in_table(self.table)} metric {self.metric}{mtu} proto {ROUTE_PROTOCOL}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +90,48 @@ class DropRoute:
     destination: IPv4Network | IPv6Network
     metric: int
     device: str | None = None
+    table: int = TABLE_MAIN
 
     def render(self) -> str:
         """The `ip` command that does the same."""
         target = f"{self.destination} dev {self.device}" if self.device else f"unreachable {self.destination}"
-        return f"ip -{self.destination.version} route del {target} metric {self.metric} proto {ROUTE_PROTOCOL}"
+        table = _in_table(self.table)
+        return f"ip -{self.destination.version} route del {target}{table} metric {self.metric} proto {ROUTE_PROTOCOL}"
 
 
-Step: TypeAlias = SetLink | SetSysctl | AddRoute | DropRoute
+@dataclass(frozen=True, slots=True)
+class AddRule:
+    """Put a rule behind all others of its preference. One of preference 0 counts once the local rule is moved behind it."""
+
+    rule: Rule
+
+    def render(self) -> str:
+        """The `ip` command that does the same."""
+        return f"ip -4 rule add {self.rule}"
+
+
+@dataclass(frozen=True, slots=True)
+class DropRule:
+    """Remove a rule of ours that an earlier service has left; not to be undone."""
+
+    rule: Rule
+
+    def render(self) -> str:
+        """The `ip` command that does the same."""
+        return f"ip -4 rule del {self.rule}"
+
+
+@dataclass(frozen=True, slots=True)
+class MoveLocalRule:
+    """Put a copy of the local rule behind our rules, and then remove the one before them; with no moment without either."""
+
+    def render(self) -> str:
+        """The `ip` commands that do the same on a host as the kernel makes it."""
+        return f"ip -4 rule add {LOCAL_COPY} && ip -4 rule del {LOCAL_RULE}"
+
+
+Step: TypeAlias = SetLink | SetSysctl | AddRoute | DropRoute | AddRule | DropRule | MoveLocalRule
+
+
+def _in_table(table: int) -> str:
+    return "" if table == TABLE_MAIN else f" table {table}"

@@ -1,4 +1,4 @@
-"""Word from the kernel about our link and our routes (RFC 3549 §3.1.1 and §3.1.2, Linux's include/uapi/linux/rtnetlink.h).
+"""Word from the kernel about our link, routes and rules (RFC 3549 §3.1, Linux's include/uapi/linux/rtnetlink.h).
 
 A host may see a million routes change at a time. A socket filter has the kernel keep back all that is not about ours.
 """
@@ -15,15 +15,17 @@ from typing import Final
 
 from kracauer.host.kernel import IFF_UP
 from kracauer.host.pause import Pause
-from kracauer.host.routes import ATTRIBUTE, NLMSG_HEADER, RTMSG, TABLE_MAIN, messages, parse
+from kracauer.host.routes import ATTRIBUTE, NLMSG_HEADER, RTMSG, messages, parse
 from kracauer.host.setup import HostSetup
 from kracauer.host.steps import ROUTE_PROTOCOL
 
 _RTMGRP_LINK: Final = 0x001
 _RTMGRP_IPV4_ROUTE: Final = 0x040
+_RTMGRP_IPV4_RULE: Final = 0x080
 _RTMGRP_IPV6_ROUTE: Final = 0x400
 _RTM_NEWLINK: Final = 16
 _RTM_DELROUTE: Final = 25
+_RTM_DELRULE: Final = 33
 _IFLA_MTU: Final = 4
 _IFINFO: Final = struct.Struct("=BxHiII")
 _MTU: Final = struct.Struct("=I")
@@ -35,6 +37,7 @@ _LEAST_INTERVAL_S: Final = 1.0
 
 CAME_UP: Final = "the link was down and came up again"
 ROUTE_REMOVED: Final = "a route of ours was removed"
+RULE_REMOVED: Final = "a rule of ours was removed"
 MTU_CHANGED: Final = "the MTU of the link was changed"
 WORD_LOST: Final = "the kernel had more to say than could be heard"
 
@@ -56,7 +59,7 @@ class HostWatch:
             socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
         )
         _attach_filter(self._socket, self._index)
-        self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_ROUTE))
+        self._socket.bind((0, _RTMGRP_LINK | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV4_RULE | _RTMGRP_IPV6_ROUTE))
         self._poll = select.epoll()
         for source in (self._socket, self._pause):
             self._poll.register(source.fileno(), select.EPOLLIN)
@@ -103,6 +106,8 @@ class HostWatch:
                     yield from self._link_causes(datagram, offset, end)
                 elif kind == _RTM_DELROUTE and offset + RTMSG.size <= end:
                     yield from self._route_causes(datagram, offset, end)
+                elif kind == _RTM_DELRULE and not self._setup.has_rules_in_place():
+                    yield RULE_REMOVED
 
     def _link_causes(self, datagram: bytes, offset: int, end: int) -> Iterator[str]:
         _, _, index, flags, _ = _IFINFO.unpack_from(datagram, offset)
@@ -121,8 +126,8 @@ class HostWatch:
             return
         route = parse(datagram, offset, end)
         is_dead_end = route.kind == "unreachable"
-        is_here = route.table == TABLE_MAIN and (is_dead_end or (route.oif == self._index and self._is_up))
-        if is_here and self._setup.wants(route.destination):
+        is_here = is_dead_end or (route.oif == self._index and self._is_up)
+        if is_here and self._setup.wants(route.destination, route.table):
             yield ROUTE_REMOVED
 
 
@@ -154,9 +159,13 @@ _INDEX_OFFSET: Final = NLMSG_HEADER.size + 4
 
 
 def _attach_filter(listener: socket.socket, index: int) -> None:
-    """Let pass what tells of link `index`, and the removal of routes that bear our mark; each has a datagram of its own."""
+    """Let pass what tells of link `index`, of the removal of rules, and of that of routes that bear our mark.
+
+    Each has a datagram of its own.
+    """
     program = (
         (_LOAD_HALF, 0, 0, _TYPE_OFFSET),
+        (_JUMP_EQUAL, 6, 0, socket.htons(_RTM_DELRULE)),
         (_JUMP_EQUAL, 0, 2, socket.htons(_RTM_NEWLINK)),
         (_LOAD_WORD, 0, 0, _INDEX_OFFSET),
         (_JUMP_EQUAL, 3, 4, socket.htonl(index)),

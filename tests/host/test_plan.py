@@ -1,13 +1,13 @@
 """Configuration and facts in, steps or an explanation out."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_network
 
 import pytest
 
 from kracauer.config import Config, Listener, Network
 from kracauer.errors import HostError
-from kracauer.host import ROUTE_PROTOCOL, AddRoute, DropRoute, Facts, RouteFact, SetLink, SetSysctl, extension, plan
+from kracauer.host import ROUTE_PROTOCOL, AddRoute, DropRoute, Facts, RouteFact, SetLink, SetSysctl, Way, extension, plan
 from kracauer.routes import Backend, Route, RouteTable
 
 SERVICE = ip_network("198.51.100.1/32")
@@ -154,13 +154,13 @@ def test_an_address_that_still_has_flows_keeps_its_routes() -> None:
     leading = route("198.51.100.2/32", device="kracauer0", protocol=ROUTE_PROTOCOL)
     stale = route("198.51.100.2/32", "unreachable", "", 1_000_000, ROUTE_PROTOCOL)
 
-    steps = plan(CONFIG, facts(leading, stale), in_use=[IPv4Network("198.51.100.2"), IPv4Network("198.51.100.1")])
+    steps = plan(CONFIG, facts(leading, stale), in_use=[Way(IPv4Address("198.51.100.2")), Way(IPv4Address("198.51.100.1"))])
 
     assert not [step for step in steps if isinstance(step, DropRoute)]
     assert [step.destination for step in steps if isinstance(step, AddRoute) and step.device] == [
         SERVICE,
-        PREFIX,
         OTHER_SERVICE,
+        PREFIX,
     ]
 
 
