@@ -28,15 +28,31 @@ MIB: Final = 1 << 20
 ALL: Final = ("http", "https")
 
 
-def is_excused(scene: Scene, name: str, address: str, start: float, *, is_connecting: bool, also: tuple[str, ...] = ()) -> str:
-    """Why a failure of who wanted `name` from `start` on is no violation; empty where it is one."""
+def is_excused(
+    scene: Scene,
+    name: str,
+    address: str,
+    start: float,
+    *,
+    is_connecting: bool,
+    is_new: bool = False,
+    origin: str | None = None,
+    also: tuple[str, ...] = (),
+) -> str:
+    """Why a failure of who wanted `name` from `start` on is no violation; empty where it is one.
+
+    `is_new`: its backend may not have answered the SYN yet. `origin` is the one that has answered, where that is known.
+    """
     kinds = [*also, *(["second"] if address == SERVICE_2 else []), *(["routes"] if is_connecting else [])]
-    troubles, origins = scene.troubles, ANSWERING[name]
+    troubles, origins = scene.troubles, (origin,) if origin else ANSWERING[name]
     found = troubles.between(start, *kinds)
     # One of two origins may be down from the beginning: the other one takes its place, but not in the midst of an answer.
     found += troubles.begun_since(start, *origins) if name == BOTH else troubles.between(start, *origins)
-    if name != BOTH:
-        found += troubles.at(start, *(f"link of {origin}" for origin in origins))
+    links = [f"link of {each}" for each in origins]
+    if name != BOTH and (is_new or is_connecting):
+        found += troubles.between(start, *links)
+    elif name != BOTH:
+        found += troubles.at(start, *links)
     return ", ".join(found)
 
 
@@ -87,7 +103,7 @@ class Visits:
             return
         # A name with two origins loses an open connection with the one it is on; a new one goes to the other.
         is_open = made.local is not None
-        excuse = is_excused(scene, name, address, start, is_connecting=not is_open)
+        excuse = is_excused(scene, name, address, start, is_connecting=not is_open, is_new=True)
         if excuse:
             scene.timeline.note(self.actor, "failed visit", excuse=excuse, **fields)
         else:
@@ -125,7 +141,9 @@ class Transfers:
                 fields["port"] = connection.getsockname()[1]
                 digest = upload(connection, name, length, rate) if is_upload else download(connection, name, length, rate)
         except (OSError, http.client.HTTPException, ValueError, KeyError) as error:
-            excuse = is_excused(scene, name, SERVICE, start, is_connecting=not is_connected)
+            # Who came while there was no daemon has waited for it, and was new for longer.
+            is_new = bool(scene.troubles.at(start, "daemon", "routes"))
+            excuse = is_excused(scene, name, SERVICE, start, is_connecting=not is_connected, is_new=is_new)
             if excuse:
                 scene.timeline.note(self.actor, "failed transfer", excuse=excuse, error=repr(error), **fields)
             else:
@@ -163,6 +181,7 @@ class _Open:
     port: int
     due: float
     asked: int = 0
+    origin: str | None = None
 
 
 class Idlers:
@@ -225,6 +244,7 @@ class Idlers:
             self._lose(each, error)
             return
         each.asked += 1
+        each.origin = seen["server"]
         self.asked += 1
         longest_s = 2.5 * self._scene.pace.established_idle_s
         each.due = time.monotonic() + self._random.choice((self._random.uniform(0.2, 3), self._random.uniform(1, longest_s)))
@@ -232,7 +252,9 @@ class Idlers:
     def _lose(self, each: _Open, error: Exception) -> None:
         # SERVICE_2 may have gone from the configuration: its open connections live on all the same, once they are spliced.
         address = SERVICE if each.asked else each.address
-        excuse = is_excused(self._scene, each.name, address, each.since, is_connecting=False)
+        excuse = is_excused(
+            self._scene, each.name, address, each.since, is_connecting=False, is_new=not each.asked, origin=each.origin
+        )
         fields = {"name": each.name, "address": each.address, "port": each.port, "asked": each.asked, "error": repr(error)}
         if excuse:
             self.lost_excused += 1
@@ -283,7 +305,7 @@ class Dawdlers:
             self.made += 1
         except (OSError, ValueError) as error:
             found = {"name": name, "tls": is_tls, "error": repr(error), **(fields if is_connected else {})}
-            excuse = is_excused(scene, name, SERVICE, start, is_connecting=not is_connected, also=("daemon",))
+            excuse = is_excused(scene, name, SERVICE, start, is_connecting=not is_connected, is_new=True, also=("daemon",))
             if excuse:
                 scene.timeline.note(self.actor, "failed hello", excuse=excuse, **found)
             else:
