@@ -41,8 +41,8 @@ class Limits:
     """Bounds on what clients can take up: all together, and each of them.
 
     `flows`, `unproven` (flows that have no backend yet) and `held_bytes` (of first messages) are shared by all clients, a
-    client being a network of `client_prefix_length`; none is given more of them than it leaves free. The limits `_per_client`
-    come on top; `flows_per_client` 0 and `new_per_second_per_client` 0.0 stand for none.
+    client being a network of `client_prefix_length`; none is given more of them than an eighth of what it leaves
+    free. The limits `_per_client` come on top; `flows_per_client` 0 and `new_per_second_per_client` 0.0 stand for none.
     """
 
     flows: int = 65536
