@@ -22,9 +22,11 @@ from kracauer import events
 from kracauer.cli import main
 from kracauer.config import Config, parse_config, parse_document
 from kracauer.daemon.counters import Counters
+from kracauer.daemon.flow_file import HEADER_BYTES
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Event, FailureReason, ProfileLearnt, RefusalReason
 from kracauer.profile import BackendProfile
+from kracauer.tcp import record
 from kracauer.tcp.state import State
 
 ROOT = Path(__file__).parent.parent.parent
@@ -35,9 +37,9 @@ PAGES = {
 LOGS = PAGES["docs/reference/logs.md"]
 TUTORIAL = "docs/tutorial/first-steps.md"
 # What a block may be. A toml block is a whole configuration, under a name where the page says so, or a fragment of one;
-# `sh lab` is run in the demo's laboratory; `text` is shown and cannot be run.
+# `sh lab` is run in the demo's laboratory; `text` is shown and cannot be run, unless it is a file that a configuration names.
 KINDS = re.compile(
-    r"toml|toml fragment|toml [\w-]+\.toml|console|sh|sh lab|ini [\w-]+\.(?:service|network)|nft|json|mermaid|text"
+    r"toml|toml fragment|toml [\w-]+\.toml|console|sh|sh lab|ini [\w-]+\.(?:service|network)|nft|json|mermaid|text|text [\w-]+\.txt"
 )
 # With slots each dataclass leaves the class behind that it was made of.
 EVENTS = [event for event in Event.__subclasses__() if getattr(events, event.__name__) is event]
@@ -68,6 +70,13 @@ def find_blocks(page: str, text: str) -> Iterator[Block]:
 BLOCKS = [block for page, text in PAGES.items() for block in find_blocks(page, text)]
 
 
+def lists_of(page: str) -> dict[str, str]:
+    """The files that the configurations of a page name, by their names."""
+    return {
+        block.kind.removeprefix("text "): block.text for block in BLOCKS if block.page == page and block.kind[:5] == "text "
+    }
+
+
 def each(*kinds: str) -> pytest.MarkDecorator:
     """Run a test for each block whose fence begins with one of `kinds`."""
     chosen = [block for block in BLOCKS if block.kind.startswith(kinds)]
@@ -92,18 +101,19 @@ def test_every_configuration_is_valid(block: Block) -> None:
     if block.kind == "toml fragment":
         assert isinstance(parse_document(BASE | tomli.loads(block.text)), Config)
     else:
-        assert isinstance(parse_config(block.text), Config)
+        assert isinstance(parse_config(block.text, lists_of(block.page).__getitem__), Config)
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Go to a directory with the files that a page talks about: its own configurations, or the shipped one, and a wrong one."""
+    """Go to a directory with the files that a page talks about: its configurations, or the shipped one, a wrong one, its lists."""
 
     def enter(page: str) -> Path:
         own = [block for block in BLOCKS if block.page == page and re.fullmatch(r"toml(?! fragment).*", block.kind)]
         plain = [block.text for block in own if block.kind == "toml"]
         text = plain[0] if plain else (ROOT / "kracauer-config.toml").read_text(encoding="utf-8")
         files = {block.kind.removeprefix("toml "): block.text for block in own if block.kind != "toml"}
+        files |= lists_of(page)
         files |= {"kracauer-config.toml": text, "wrong.toml": text.replace("443", "70000").replace("protocol", "protocl")}
         for name, content in files.items():
             (tmp_path / name).write_text(content, encoding="utf-8")
@@ -152,7 +162,9 @@ def test_every_check_of_a_configuration_in_a_shell_block_succeeds(block: Block, 
 def test_every_use_of_the_command_line_in_a_shell_block_is_one_it_knows(
     block: Block, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for command, rest in re.findall(r"(?:^|/)kracauer (run|check-config|demo)\b([^\n&|>2]*)", block.text, re.MULTILINE):
+    for command, rest in re.findall(
+        r"(?:^|/)kracauer (run|reload|status|stop|check-config|install-service|demo)\b([^\n&|>2]*)", block.text, re.MULTILINE
+    ):
         main([command, "--help"])
         known = set(re.findall(r"(?<!\w)--?[a-z][a-z-]*", capsys.readouterr().out))
         assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest)) <= known
@@ -321,6 +333,41 @@ def test_only_documentation_addresses_are_shown(page: str) -> None:
     assert [address for address in v6 if not address.startswith(("2001:db8:", "64:ff9b:"))] == []
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_every_test_that_a_page_names_is_there(page: str) -> None:
+    named = re.findall(r"`([\w/]+\.py)::(\w+)`", prose(PAGES[page]))
+    missing = [
+        (path, name) for path, name in named if f"def {name}(" not in (ROOT / "tests" / path).read_text(encoding="utf-8")
+    ]
+    assert missing == []
+
+
+@each("sh")
+def test_every_file_of_the_repository_in_a_shell_block_is_there(block: Block) -> None:
+    named = re.findall(r"(?:^|(?<=\s))(?:\.ci|tests|kracauer)/[\w./-]+", block.text, re.MULTILINE)
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_table_of_a_records_bytes_is_complete_and_its_numbers_are_those_of_the_code() -> None:
+    page = PAGES["docs/explanation/what-outlives-the-process.md"]
+    ranges = [
+        range(int(first), int(last or first) + 1)
+        for row in rows(page, "bytes")
+        for first, last in re.findall(r"(\d+)(?:–(\d+))?", row)
+    ]
+    listed = [at for found in ranges for at in found]
+    idle = re.search(r"^Bytes ([\d, and]+) mean nothing\.$", page, re.MULTILINE)
+    assert idle is not None
+    listed += [int(at) for at in re.findall(r"\d+", idle[1])]
+    assert sorted(listed) == list(range(record.RECORD_BYTES))
+    for shown in (
+        f"header of {HEADER_BYTES:,} bytes",
+        f"pages of {record.PAGE_RECORDS:,} records, {record.RECORD_BYTES} bytes each",
+        f"The records have a version, now {record.VERSION},",
+    ):
+        assert shown in " ".join(page.split())
+
+
 @pytest.fixture
 def kept_demo(program: Callable[[str], str]) -> Iterator[str]:
     """The name of a laboratory that `kracauer demo --keep` has built; it is taken down afterwards."""
@@ -365,6 +412,11 @@ def test_the_first_steps_can_be_taken_as_they_are_written(kept_demo: str, folder
         '"reason": "no_route"',
         '"reason": "silent"',
         '"server": "origin2", "client": "2001:db8:47::c000:207"',
+        "reloaded: 1 name, listening on 198.51.100.2:80 (http)",
+        "NO-CARRIER",
+        "8000000 bytes in ",
+        '"discarded": 0',
+        "stopped: nothing is kept, kracauer1 and its routes are gone",
         '"event": "stopped"',
     ):
         assert expected in shown, shown + result.stderr
