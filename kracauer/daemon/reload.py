@@ -13,6 +13,7 @@ from kracauer import logs
 from kracauer.config import Config, restart_problems
 from kracauer.daemon.background import in_background
 from kracauer.daemon.notify import notify, notify_reloading
+from kracauer.daemon.resolver import Resolver
 from kracauer.daemon.routing import ServiceRoutes
 from kracauer.daemon.service import Service
 from kracauer.errors import ConfigError, HostError
@@ -42,6 +43,7 @@ class Reloader:
         service: Service,
         routes: ServiceRoutes | None,
         log: FilteringBoundLogger,
+        resolver: Resolver | None = None,
     ) -> None:
         self.config = config
         self.last: Outcome | None = None
@@ -49,6 +51,7 @@ class Reloader:
         self._service = service
         self._routes = routes
         self._log = log
+        self._resolver = resolver
         self._next: asyncio.Future[Outcome] | None = None
         self._task: asyncio.Task[None] | None = None
         self._is_closing = False
@@ -122,6 +125,8 @@ class Reloader:
 
     def _put_in_force(self, wanted: Config) -> None:
         self._service.reconfigure(wanted)
+        if self._resolver is not None:
+            self._resolver.reconfigure(wanted)
         self.config = wanted
         logs.set_level(wanted.log.level)
 

@@ -18,7 +18,9 @@ from kracauer.daemon.estate import Estate
 from kracauer.daemon.flow_file import open_flow_file
 from kracauer.daemon.lock import hold_lock
 from kracauer.daemon.privileges import drop_privileges
+from kracauer.daemon.lookup import Lookup
 from kracauer.daemon.reload import ReadConfig, Reloader
+from kracauer.daemon.resolver import Resolver
 from kracauer.daemon.routing import ServiceRoutes, occupied
 from kracauer.daemon.runtime import boot_id, runtime_file
 from kracauer.daemon.secret import load_secret
@@ -26,6 +28,7 @@ from kracauer.daemon.service import PacketEngine, Service
 from kracauer.daemon.session import Session
 from kracauer.daemon.stopping import StopRequest, StopSignals, hold_stop_signals, stop_signals_as_interrupts
 from kracauer.errors import RemediableError
+from kracauer.events import FlowSpliced, NameWanted
 from kracauer.host import SHARED, HostSetup, HostWatch, IcmpSocket, advise, destinations, expected, gather, plan, table
 from kracauer.tcp.record import Records
 from kracauer.tun import Device, RecordingDevice, TunDevice, open_device
@@ -126,8 +129,9 @@ def _start(
         routes = ServiceRoutes(config, estate.setup, watch, engine.flows, log)
         routes.lead_flows(config)
     service = Service(device, engine, log, log_level=config.log.level, errors=_open_icmp(config, log, stack))
-    reloader = Reloader(config, read_config, service, routes, log)
-    session = Session(service, engine, reloader, routes, estate, log)
+    resolver = _make_resolver(config, service)
+    reloader = Reloader(config, read_config, service, routes, log, resolver)
+    session = Session(service, engine, reloader, routes, estate, log, resolver)
     control = ControlServer(runtime_file(network.device, "sock"), session.handlers, log)
     control.open()
     session.control = control
@@ -137,6 +141,14 @@ def _start(
     if (output := logs.output()) is not None:
         output.start()
     return session
+
+
+def _make_resolver(config: Config, service: Service) -> Resolver:
+    lookup = Lookup(config.dns)
+    resolver = Resolver(config, lookup, service.note_addresses, service.note_event, service.note_internal_error)
+    service.on(NameWanted, lambda event: resolver.want(event.name))
+    service.on(FlowSpliced, lambda event: resolver.touch(event.hostname))
+    return resolver
 
 
 def _open_device(config: Config, record: Path | None, log: FilteringBoundLogger, estate: Estate, stack: ExitStack) -> Device:

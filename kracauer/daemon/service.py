@@ -6,8 +6,9 @@ An exception out of the engine costs one packet; the loss of the device ends the
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Collection, Sequence
+from ipaddress import IPv6Address
+from typing import Any, Final, Protocol, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -22,6 +23,8 @@ from kracauer.tun import Device
 from kracauer.wire.buffer import Buffer, Frame
 
 BATCH: Final = 64  # packets before timers and signals get their turn: some 2 ms of work at worst
+EventKind = TypeVar("EventKind", bound=Event)
+
 _LEAST_DELAY_S: Final = 0.001  # between two timer calls, whatever the engine asks for
 _DELAY_AFTER_ERROR_S: Final = 1.0
 
@@ -57,6 +60,9 @@ class PacketEngine(Protocol):
 
     def reconfigure(self, config: Config, now: float) -> None:
         """Go by `config` from now on; flows there are keep what they have."""
+
+    def note_addresses(self, name: str, addresses: Collection[IPv6Address] | None, now: float) -> Sequence[Buffer]:
+        """Go by what a DNS name has now, None where that is not known; returns packets to write."""
 
     def abort(self, now: float) -> Sequence[Buffer]:
         """End every flow; returns packets to write that tell either side."""
@@ -107,6 +113,7 @@ class Service:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_deadline: float | None = None
         self._reports_timer: asyncio.TimerHandle | None = None
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {}
 
     @property
     def counters(self) -> Counters:
@@ -164,6 +171,33 @@ class Service:
         self._reporter.set_level(config.log.level)
         self._settle(now)
 
+    def on(self, kind: type[EventKind], handler: Callable[[EventKind], None]) -> None:
+        """Have `handler` called with every event of this `kind`, of which there is to be no more than one."""
+        self._handlers[kind] = handler
+
+    def note_event(self, event: Event) -> None:
+        """Count and log what others than the engine have to tell."""
+        self._reporter.note_event(event, time.monotonic())
+
+    def note_internal_error(self, error: Exception) -> None:
+        """Count and log a mistake of ours in what goes beside the packets."""
+        self._reporter.note_internal_error(error, time.monotonic())
+
+    def note_addresses(self, name: str, addresses: Collection[IPv6Address] | None) -> None:
+        """Hand what a DNS name has now to the engine, between two packets."""
+        if not self.is_running:
+            return
+        now = time.monotonic()
+        try:
+            for packet in self._engine.note_addresses(name, addresses, now):
+                self._device.write(packet)
+                self.counters.packets_written += 1
+        except DeviceError as error:
+            self.stop(error)
+        except Exception as error:  # a mistake of ours costs those who wait for this name
+            self._reporter.note_internal_error(error, now)
+        self._settle(now)
+
     def _handle_readable(self, source: PacketSource) -> None:
         now = time.monotonic()
         try:
@@ -211,6 +245,9 @@ class Service:
         reporter = self._reporter
         while (event := self._engine.next_event()) is not None:
             reporter.note_event(event, now)
+            handler = self._handlers.get(type(event))
+            if handler is not None:
+                handler(event)
         if self._device.refused:
             reporter.note_refused(self._device, now)
         self._arm_timer(now, delay_s)

@@ -18,6 +18,7 @@ from kracauer.daemon.counters import Counters
 from kracauer.daemon.estate import Estate
 from kracauer.daemon.notify import Heartbeat, notify
 from kracauer.daemon.reload import Reloader, summary
+from kracauer.daemon.resolver import Resolver
 from kracauer.daemon.routing import ServiceRoutes
 from kracauer.daemon.service import PacketEngine, Service
 from kracauer.daemon.stopping import StopRequest, StopSignals, hold_stop_signals
@@ -36,6 +37,7 @@ class Session:
         routes: ServiceRoutes | None,
         estate: Estate,
         log: FilteringBoundLogger,
+        resolver: Resolver | None = None,
     ) -> None:
         self._service = service
         self._engine = engine
@@ -43,6 +45,7 @@ class Session:
         self._routes = routes
         self._estate = estate
         self._log = log
+        self._resolver = resolver
         self._started = time.monotonic()
         self._heartbeat = Heartbeat(self._describe)
 
@@ -81,6 +84,8 @@ class Session:
             self._heartbeat.stop()
             await self.control.close()
             await self._reloader.close()
+            if self._resolver is not None:
+                await self._resolver.close()
             if self._routes is not None:
                 await self._routes.close()
 
@@ -93,6 +98,8 @@ class Session:
         self.control.start()
         if self._routes is not None:
             self._routes.start()
+        if self._resolver is not None:
+            self._resolver.start()
         self._log.info("ready", **summary(self.config), prefix=str(self.config.prefix), device=self.config.network.device)
         notify(f"READY=1\nSTATUS={self._describe()}")
         self._heartbeat.start()

@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 
 import pytest
 import structlog
@@ -12,7 +13,7 @@ from daemon_stage import CLIENT, SERVICE, Stage
 
 from kracauer.daemon.service import BATCH
 from kracauer.errors import DropReason
-from kracauer.events import CloseReason, Event, FlowClosed, FlowRefused, PacketDropped, RefusalReason
+from kracauer.events import CloseReason, Event, FlowClosed, FlowRefused, NameWanted, PacketDropped, RefusalReason
 from kracauer.logs import LINES_AT_ONCE
 from kracauer.tun import DeviceLostError
 
@@ -259,3 +260,30 @@ def test_a_mistake_in_a_callback_of_the_loop_is_logged_like_any_other(stage: Sta
         await stage.until(lambda: len(stage.engine.received) == 2)
 
     stage.play(act)
+
+
+def test_what_a_name_has_reaches_the_engine_and_its_packets_the_device(stage: Stage) -> None:
+    address = IPv6Address("2001:db8:1::2")
+
+    async def act() -> None:
+        stage.service.note_addresses("web1.example.net", [address])
+        stage.service.note_addresses("web1.example.net", None)
+
+    stage.play(act)
+    stage.service.note_addresses("late.example.net", None)
+    assert stage.engine.noted == [("web1.example.net", [address]), ("web1.example.net", None)]
+    assert stage.service.counters.packets_written == 2
+
+
+def test_whoever_asked_for_a_kind_of_event_gets_it_and_no_other(stage: Stage) -> None:
+    heard = list[str]()
+    stage.service.on(NameWanted, lambda event: heard.append(event.name))
+
+    async def act() -> None:
+        stage.engine.events.append(NameWanted("web1.example.net"))
+        stage.refuse_a_flow()
+        await stage.until(lambda: bool(stage.service.counters.events["flow_refused"]))
+
+    stage.play(act)
+    assert heard == ["web1.example.net"]
+    assert [line["name"] for line in stage.logged("name_wanted")] == ["web1.example.net"]

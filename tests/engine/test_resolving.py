@@ -395,7 +395,7 @@ def test_no_packet_ever_leaves_for_where_no_backend_may_be(script: Sequence[tupl
     for kind, name, value in script:
         sent: list[Packet] = []
         if kind == "note":
-            known = None if value is None else [address for address in value if isinstance(address, IPv6Address)]
+            known = [address for address in value if isinstance(address, IPv6Address)] if isinstance(value, list) else None
             talk._collect(talk.engine.note_addresses(name, known, talk.now))
         elif kind == "open":
             opened_so_far += 1

@@ -5,7 +5,8 @@ import io
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from ipaddress import IPv6Address
 from typing import Any
 
 from kracauer.config import Config
@@ -35,6 +36,7 @@ class ScriptedEngine:
         self.flows = FlowTable(16)
         self.holdings: dict[str, int] = {}
         self.configs: list[Config] = []
+        self.noted: list[tuple[str, Collection[IPv6Address] | None]] = []
         self.reconfigure_error: Exception | None = None
 
     def backends(self) -> Sequence[BackendStatus]:
@@ -47,6 +49,10 @@ class ScriptedEngine:
         if self.reconfigure_error is not None:
             raise self.reconfigure_error
         self.configs.append(config)
+
+    def note_addresses(self, name: str, addresses: Collection[IPv6Address] | None, _now: float) -> Sequence[Buffer]:
+        self.noted.append((name, addresses))
+        return [bytes(10) + name.encode()]
 
     def abort(self, _now: float) -> Sequence[Buffer]:
         return [bytes(10) + b"end"]
