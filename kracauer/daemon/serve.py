@@ -17,8 +17,8 @@ from kracauer.daemon.control import ControlServer
 from kracauer.daemon.estate import Estate
 from kracauer.daemon.flow_file import open_flow_file
 from kracauer.daemon.lock import hold_lock
-from kracauer.daemon.privileges import drop_privileges
 from kracauer.daemon.lookup import Lookup
+from kracauer.daemon.privileges import drop_privileges
 from kracauer.daemon.reload import ReadConfig, Reloader
 from kracauer.daemon.resolver import Resolver
 from kracauer.daemon.routing import ServiceRoutes, occupied
