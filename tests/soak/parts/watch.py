@@ -1,8 +1,9 @@
 """What is checked all the time: the daemon's log, its memory, its descriptors; and what must be left of it all at the end.
 
 Resident memory is sampled every second in each life of the daemon. Its slope is the median of the slopes between every two
-samples a third of the life apart or more (Theil 1950), after the first 60 s of a life that lasted for three minutes or more: an
-attack's memory, which the interpreter keeps, counts once and not as a growth. In any life it may grow by MOST_GROWN_BYTES.
+samples that are far apart (Theil 1950), in the second half of a life that lasted for three minutes or more: the first attack of
+each kind takes memory that the interpreter keeps, and none of them comes for the first time for ever. In any life it may grow by
+MOST_GROWN_BYTES.
 Descriptors are counted without the flow file's, one for each of its pages; in ten samples in a row one has to be as it was.
 """
 
@@ -20,9 +21,8 @@ from kracauer.errors import DropReason
 from kracauer.logs import LINES_AT_ONCE, LINES_PER_S
 
 MIB: Final = 1 << 20
-WARM_UP_S: Final = 60.0
 LONG_LIFE_S: Final = 180.0
-MOST_SLOPE_BYTES_PER_S: Final = 16 << 10  # 1 MiB a minute
+MOST_SLOPE_BYTES_PER_S: Final = 8 << 10  # half a MiB a minute
 MOST_GROWN_BYTES: Final = 64 * MIB
 DESCRIPTOR_SAMPLES: Final = 10
 KINDS_OF_LINES: Final = 6  # events that strangers bring about, each with lines of its own
@@ -69,7 +69,7 @@ class Life:
     @property
     def slope(self) -> float | None:
         """How its memory grows, in bytes a second; None where it has not lived long enough."""
-        warm = [(at, size) for at, size in self.memory if at - self.began > WARM_UP_S]
+        warm = [(at, size) for at, size in self.memory if at - self.began > self.length_s / 2]
         return slope(warm) if self.length_s > LONG_LIFE_S else None
 
 
