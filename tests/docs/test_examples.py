@@ -39,7 +39,8 @@ TUTORIAL = "docs/tutorial/first-steps.md"
 # What a block may be. A toml block is a whole configuration, under a name where the page says so, or a fragment of one;
 # `sh lab` is run in the demo's laboratory; `text` is shown and cannot be run, unless it is a file that a configuration names.
 KINDS = re.compile(
-    r"toml|toml fragment|toml [\w-]+\.toml|console|sh|sh lab|ini [\w-]+\.(?:service|network)|nft|json|mermaid|text|text [\w-]+\.txt"
+    r"toml|toml fragment|toml [\w-]+\.toml|console|sh|sh lab|ini [\w-]+\.(?:service|network)|nft|json|mermaid|text"
+    r"|text [\w-]+\.txt"
 )
 # With slots each dataclass leaves the class behind that it was made of.
 EVENTS = [event for event in Event.__subclasses__() if getattr(events, event.__name__) is event]
@@ -106,7 +107,7 @@ def test_every_configuration_is_valid(block: Block) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Go to a directory with the files that a page talks about: its configurations, or the shipped one, a wrong one, its lists."""
+    """Go to a directory with the files that a page talks about: its configurations or the shipped one, a wrong one, lists."""
 
     def enter(page: str) -> Path:
         own = [block for block in BLOCKS if block.page == page and re.fullmatch(r"toml(?! fragment).*", block.kind)]
