@@ -2,7 +2,7 @@
 
 Resident memory is sampled every second in each life of the daemon. Its slope is the median of the slopes between every two
 samples that are far apart (Theil 1950), in the second half of a life that lasted for three minutes or more: the first attack of
-each kind takes memory that the interpreter keeps, and none of them comes for the first time for ever. In any life it may grow by
+each kind takes memory that the interpreter keeps, and none of them comes first for ever. In any life it may grow by
 MOST_GROWN_BYTES.
 Descriptors are counted without the flow file's, one for each of its pages; in ten samples in a row one has to be as it was.
 """
