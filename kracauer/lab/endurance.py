@@ -85,6 +85,7 @@ class Connections:
                 reader, writer = await asyncio.open_connection(*self._destination)
             connection = _Connection(reader, writer, self._names[number % len(self._names)], self._pace)
             try:
+                await connection.greet()
                 await self._transfer(connection, is_upload=self._has_uploads and number % 2 == 1)
             finally:
                 writer.close()
@@ -115,6 +116,13 @@ class _Connection:
         self._name = name
         self._pace = pace
         self._heard = 0.0
+        self.longest_pause_s = 0.0
+
+    async def greet(self) -> None:
+        """Have an answer, which shows that both ends have the connection."""
+        self._request("GET /bytes/1")
+        self._check_head(await self._hear(self._reader.readuntil(b"\r\n\r\n")))
+        await self._hear(self._reader.readexactly(1))
         self.longest_pause_s = 0.0
 
     async def begin_download(self) -> None:
@@ -213,7 +221,9 @@ def main() -> None:
     options = parser.parse_args()
     pace = Pace(options.length, options.rate, options.pieces)
     connections = Connections(options.address, options.port, options.names, pace, has_uploads=options.uploads)
-    print(json.dumps(asdict(asyncio.run(connections.run(options.connections)))), flush=True)
+    became = asyncio.run(connections.run(options.connections))
+    shown = {"transfers": became.transfers, "pauses_s": became.pauses_s, "failures": dict(became.failures)}
+    print(json.dumps(shown), flush=True)
 
 
 if __name__ == "__main__":
