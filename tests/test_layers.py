@@ -35,6 +35,7 @@ LEVELS = {
     "metrics": 6,
     "logs": 6,
     "daemon": 7,
+    "doctor": 8,
     "lab": 8,
     "cli": 9,
     "__main__": 10,

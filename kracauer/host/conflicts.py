@@ -9,7 +9,7 @@ from kracauer.host.facts import Facts
 from kracauer.host.precedence import is_in_place, obstacle, refusal
 from kracauer.host.routes import TABLE_MAIN, RouteFact, contains
 from kracauer.host.rules import Rule
-from kracauer.host.steps import IPV4_METRIC, IPV6_METRIC, ROUTE_PROTOCOL
+from kracauer.host.steps import IPV4_METRIC, IPV6_METRIC, PROBING_DEVICE, ROUTE_PROTOCOL
 
 _DEAD_ENDS: Final = frozenset({"unreachable", "blackhole", "prohibit"})
 
@@ -117,7 +117,9 @@ def _is_rival(route: RouteFact, device: str, metric: int) -> bool:
 
 
 def _is_own(route: RouteFact, device: str) -> bool:
-    return route.protocol == ROUTE_PROTOCOL and route.device in ("", "lo", device)
+    if route.protocol != ROUTE_PROTOCOL:
+        return False
+    return route.device in ("", "lo", device) or route.device.startswith(PROBING_DEVICE)
 
 
 def _conflict(route: RouteFact, what: str) -> HostError:

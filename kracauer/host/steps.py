@@ -22,6 +22,9 @@ OWN_PREFERENCE: Final = 198
 # Marks our devices (`ip link show`, "alias"), so that one that was left is known as ours. kracauer.tun sets it.
 ALIAS: Final = "kracauer"
 
+# Begins the name of a device that is there for some seconds, to probe backends from one address of the prefix.
+PROBING_DEVICE: Final = "kdoctor"
+
 # The kernel's own default for IPv6; IPv4's is 0, which no other route can beat.
 IPV4_METRIC: Final = 0
 IPV6_METRIC: Final = 1024

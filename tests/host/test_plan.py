@@ -191,6 +191,12 @@ def test_dead_ends_of_another_running_service_stay() -> None:
     assert plan(CONFIG, facts(theirs, leading)) == plan(CONFIG, Facts())
 
 
+def test_an_examination_that_probes_from_the_prefix_keeps_no_service_from_starting() -> None:
+    probing = route("2001:db8:46::1/128", device="kdoctor4711", metric=1024, protocol=ROUTE_PROTOCOL)
+
+    assert plan(CONFIG, facts(probing)) == plan(CONFIG, Facts())
+
+
 def test_steps_read_as_the_commands_that_do_the_same() -> None:
     rendered = [step.render() for step in plan(CONFIG, Facts())]
 
