@@ -14,6 +14,7 @@ import kracauer
 from kracauer.cli.config_file import ConfigFileError, add_config_argument, find_config, read_config
 from kracauer.cli.exit_codes import ExitCode
 from kracauer.cli.systemd_unit import USER, Service, render_unit, unreachable
+from kracauer.config import Config
 from kracauer.errors import ConfigError, KracauerError
 
 NAME: Final = "install-service"
@@ -45,7 +46,7 @@ def run(arguments: Namespace) -> int:
     """Install the unit, or print it; returns 0, or the exit status that tells what was in the way."""
     try:
         path = Path(os.path.abspath(find_config(arguments.config)))  # noqa: PTH100 - `resolve` would follow links that are meant
-        read_config(path)
+        config = read_config(path).config
     except ConfigFileError as error:
         print(f"kracauer: {error}", file=sys.stderr)
         return ExitCode.CONFIG_UNUSABLE
@@ -53,7 +54,7 @@ def run(arguments: Namespace) -> int:
         for problem in error.problems:
             print(f"{path}: {problem}", file=sys.stderr)
         return ExitCode.CONFIG_UNUSABLE
-    service = Service(_own_command(), path, arguments.user)
+    service = Service(_own_command(), path, arguments.user, _name_servers(config))
     problems = tuple(unreachable(_needed(path), arguments.user))
     for problem in problems:
         print(f"kracauer: {problem}", file=sys.stderr)
@@ -68,6 +69,13 @@ def run(arguments: Namespace) -> int:
         print(f"kracauer: {error}", file=sys.stderr)
         return ExitCode.USAGE
     return ExitCode.OK
+
+
+def _name_servers(config: Config) -> tuple[str, ...] | None:
+    """Whom the service asks for names, as the unit wants to know it."""
+    if not config.routes.names and not config.dns.serve_any:
+        return ()
+    return tuple(dict.fromkeys(str(server.address) for server in config.dns.servers)) or None
 
 
 def _own_command() -> tuple[str, ...]:

@@ -29,6 +29,16 @@ _NOTIFY_RELOAD: Final = """\
 # A reload begins with a SIGHUP of systemd's own, and is over when the service says so.
 Type=notify-reload"""
 
+_REACHES_NOBODY: Final = """\
+# Sockets of its own reach nobody. Packets cross the device, which is none; netlink and the notices to systemd are not IP.
+IPAddressDeny=any"""
+_REACHES_SERVERS: Final = """\
+# Sockets of its own reach the name servers of the configuration. Packets cross the device, which is none.
+IPAddressDeny=any
+IPAddressAllow={servers}"""
+_REACHES_RESOLVERS: Final = """\
+# Not IPAddressDeny=: names of backends are looked up, and the system's resolvers may be others tomorrow."""
+
 _TEMPLATE: Final = """\
 [Unit]
 Description=Kracauer, IPv4 to IPv6 by hostname
@@ -85,8 +95,7 @@ ProtectKernelModules=yes
 ProtectProc=invisible
 # Not PrivateNetwork=, not PrivateUsers=: it is this machine's network that packets come from, and the capability is for.
 RestrictAddressFamilies={families}
-# Sockets of its own reach nobody. Packets cross the device, which is none; netlink and the notices to systemd are not IP.
-IPAddressDeny=any
+{reach}
 SocketBindDeny=any
 RestrictNamespaces=yes
 RestrictRealtime=yes
@@ -116,11 +125,15 @@ WantedBy=multi-user.target
 
 
 class Service(NamedTuple):
-    """What the unit is to run: the program's absolute command, the configuration's absolute path, and as whom."""
+    """What the unit is to run: the program's absolute command, the configuration's absolute path, and as whom.
+
+    `name_servers` are the addresses it asks for names: none where it looks nothing up, None for the system's resolvers.
+    """
 
     command: tuple[str, ...]
     config: Path
     user: str = USER
+    name_servers: tuple[str, ...] | None = ()
 
 
 def render_unit(service: Service, systemd: int | None) -> str:
@@ -134,8 +147,15 @@ def render_unit(service: Service, systemd: int | None) -> str:
         ),
         hopeless=f"{ExitCode.USAGE:d} {ExitCode.CONFIG_UNUSABLE:d}",
         user=service.user,
+        reach=_reach(service.name_servers),
         families="AF_UNIX AF_NETLINK AF_INET AF_INET6",
     )
+
+
+def _reach(name_servers: tuple[str, ...] | None) -> str:
+    if name_servers is None:
+        return _REACHES_RESOLVERS
+    return _REACHES_SERVERS.format(servers=" ".join(name_servers)) if name_servers else _REACHES_NOBODY
 
 
 def _quote(word: str) -> str:

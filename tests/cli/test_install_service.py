@@ -295,3 +295,20 @@ def test_a_name_that_no_user_can_have_is_a_mistake_of_the_command_line(
     monkeypatch.chdir(tmp_path)
     assert main(["install-service", f"--user={name}", "--print"]) == ExitCode.USAGE
     assert "is no name of a user" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dns", "reach"),
+    [
+        (None, ["IPAddressDeny=any"]),
+        ("", []),
+        ('servers = ["192.0.2.53", "[2001:db8::53]:5353"]', ["IPAddressDeny=any", "IPAddressAllow=192.0.2.53 2001:db8::53"]),
+    ],
+)
+def test_who_looks_names_up_reaches_the_resolvers_and_nobody_else(host: Host, dns: str | None, reach: list[str]) -> None:
+    if dns is not None:
+        text = 'backend_networks = ["2001:db8:1::/64"]\n' + host.config.read_text(encoding="utf-8")
+        host.config.write_text(f'{text}\n"names.example.com" = "web1.example.net"\n[dns]\n{dns}\n', encoding="utf-8")
+    result = host.install("--print")
+    assert result.returncode == 0, result.stderr
+    assert [line for line in result.stdout.splitlines() if line.startswith("IPAddress")] == reach
