@@ -1,7 +1,7 @@
 """What the parts of the engine share: configuration made ready, flows, timers, and what goes out."""
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -17,6 +17,7 @@ from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Endpoint4, Endpoint6, Event, FlowClosed, PacketDropped
 from kracauer.flows import Flow, FlowTable
 from kracauer.path_mtu import PathMtus
+from kracauer.peek import Protocol
 from kracauer.profile import BackendProfile
 from kracauer.ratelimit import TokenBucket
 from kracauer.routes import Backend, NamedBackend, Route
@@ -111,6 +112,7 @@ class Context:
         # One value for each, however many flows hold it.
         self._resolved, self._uses, self.backend_addresses = {}, Counter(), {}
         self._pools = {listener.port: OfferPool(config.profile) for listener in config.listeners}
+        self._take_redirects()
         self.health.configure(config.probes, now)
         self._configured = frozenset(config.routes.backends)
         for backend in dict.fromkeys((*config.routes.backends, *self._held)):
@@ -167,8 +169,22 @@ class Context:
                     self._leave(backend)
         self.refresh_offers(now)
 
+    def _take_redirects(self) -> None:
+        """Tell where no backend is ever dialled, because whoever asks there is sent to HTTPS: it need not listen there."""
+        listeners, routes = self.config.listeners, self.config.routes
+        others = {listener.port for listener in listeners if listener.protocol is not Protocol.HTTP}
+        self._plain_ports = {listener.port for listener in listeners} - others
+        self._redirect_ports = self._plain_ports - {listener.port for listener in listeners if not listener.redirect}
+        self._redirected = {backend for route in routes if route.redirect for backend in route.backends}
+        self._redirected -= {backend for route in routes if not route.redirect for backend in route.backends}
+
+    def _pools_of(self, backend: Backend) -> Iterator[tuple[int, OfferPool]]:
+        """The ports from which clients are led to `backend`, and what they promise."""
+        spared = self._plain_ports if backend in self._redirected else self._redirect_ports
+        return ((port, pool) for port, pool in self._pools.items() if port not in spared)
+
     def _enter(self, backend: Backend, now: float) -> None:
-        for port, pool in self._pools.items():
+        for port, pool in self._pools_of(backend):
             resolved = self.resolve(backend, port)
             pool.add(resolved, self.profile(resolved), self._mtu_to(resolved, now))
             self._uses[resolved] += 1
@@ -177,7 +193,7 @@ class Context:
                 self.health.add(resolved, now)
 
     def _leave(self, backend: Backend) -> None:
-        for port, pool in self._pools.items():
+        for port, pool in self._pools_of(backend):
             resolved = self.resolve(backend, port)
             pool.remove(resolved)
             self._uses[resolved] -= 1

@@ -14,6 +14,8 @@ from kracauer.routes import Backend
 
 # How long a failure that a client has met with weighs, where no probe looks into it.
 PASSIVE_S: Final = 10.0
+# How long the word that a backend is unreachable counts for more than silence: routers say it as seldom as they like.
+UNREACHABLE_S: Final = 10.0
 # Of whom a failure is told that more than one client has met with: of all of them.
 _EVERYBODY: Final = b""
 
@@ -68,6 +70,8 @@ class BackendHealth:
         "state",
         "successes",
         "tick",
+        "unanswered",
+        "unreachable_until",
     )
 
     def __init__(self, backend: Backend, now: float) -> None:
@@ -89,6 +93,8 @@ class BackendHealth:
         self.seq = 0
         self.port = 0
         self.sent_at = -PASSIVE_S
+        self.unanswered: tuple[tuple[int, int], ...] = ()  # port and number of the last probes that came to nothing
+        self.unreachable_until = 0.0
 
 
 class Health:
@@ -189,6 +195,7 @@ class Health:
         if round_trip_s is not None:
             health.round_trip_s = round_trip_s
         health.failures = 0
+        health.unanswered, health.unreachable_until = (), 0.0
         health.accused_until = 0.0
         health.successes += 1
         # To one of which nothing is known clients are led anyway, so there is nothing to wait for.
@@ -199,13 +206,21 @@ class Health:
 
     def note_silence(self, health: BackendHealth, reason: FailureReason, now: float) -> None:
         """A probe has come to nothing."""
-        health.last_failure = reason
+        if reason is FailureReason.UNREACHABLE:
+            self.note_unreachable(health, now)
+        elif reason is not FailureReason.SILENT or now >= health.unreachable_until:
+            health.last_failure = reason
         health.successes = 0
         health.failures += 1
         if health.failures >= self._probes.fall:
             self._settle(health, HealthState.DOWN, now)
         elif health.state is not HealthState.DOWN:
             self.suspects[health] = None
+
+    def note_unreachable(self, health: BackendHealth, now: float) -> None:
+        """Somebody on the way says so, maybe late: a host takes three seconds to find out that a neighbour is gone."""
+        health.last_failure = FailureReason.UNREACHABLE
+        health.unreachable_until = now + UNREACHABLE_S + self._probes.interval_s
 
     def _settle(self, health: BackendHealth, state: HealthState, now: float) -> None:
         before, since = health.state, health.since

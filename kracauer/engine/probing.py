@@ -29,6 +29,7 @@ PROBE_CLIENT: Final = bytes((0, 0, 0, 1))
 PROBES_PER_SECOND: Final = 500.0
 # In one call of the timer, however many are due: a process that was suspended must not send them all at once.
 _AT_ONCE: Final = int(2 * PROBES_PER_SECOND / TICKS_PER_SECOND)
+_REMEMBERED: Final = 4  # probes without an answer about which an ICMPv6 error may still come
 _WINDOW_SCALE: Final = 7
 _WINDOW: Final = 65535
 _FIRST_PORT: Final = 1024
@@ -100,16 +101,20 @@ class Probing:
     def handle_unreachable(self, backend: Backend, port: int, seq: int, now: float) -> None:
         """Take in an ICMPv6 error about the probe to `backend` from `port` with `seq`; raises Dropped where there is none."""
         health = self._health.get(backend)
-        if health is None or not health.is_asked or (port, seq) != (health.port, health.seq):
+        if health is not None and health.is_asked and (port, seq) == (health.port, health.seq):
+            self._conclude(health, now)
+            self._health.note_silence(health, FailureReason.UNREACHABLE, now)
+        elif health is not None and (port, seq) in health.unanswered:
+            self._health.note_unreachable(health, now)
+        else:
             raise Dropped(DropReason.NO_FLOW, "ICMPv6 error about no probe")
-        self._conclude(health, now)
-        self._health.note_silence(health, FailureReason.UNREACHABLE, now)
 
     def _handle_due(self, health: BackendHealth, now: float) -> None:
         if health.is_asked:
             self._conclude(health, now)
             # The SYN may have arrived and its answer have no way back: the backend would repeat that for a minute.
             self._hang_up(health)
+            health.unanswered = (*health.unanswered, (health.port, health.seq))[-_REMEMBERED:]
             self._health.note_silence(health, FailureReason.SILENT, now)
         else:
             self._ask(health, now)

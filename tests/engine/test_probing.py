@@ -9,6 +9,7 @@ from packets import Packet, build, flag_letters, parse_flags
 from probed import FULL, ONE, PROBE, TWO, Client, Network, packed, probed_config, reversed_of
 from script import EPOCH
 
+from kracauer.config import parse_config
 from kracauer.events import ProfileLearnt
 
 MANY = "".join(f'"h{index}.example.com" = "2001:db8:1:{index >> 8:x}::{index & 0xFF:x}2"\n' for index in range(2000))
@@ -183,6 +184,20 @@ def test_an_icmp_error_is_believed_only_about_this_very_probe(network: Network, 
     assert len(network.drops) == 1
 
 
+def test_a_late_word_that_a_backend_is_unreachable_counts_for_more_than_silence(network: Network) -> None:
+    """A host tells it after three seconds of asking for a neighbour; by then two more probes have been given up."""
+    network.tell("2001:db8:1::2", "silent")
+    network.run(3)
+    assert network.status().last_failure == "silent"
+    network.receive(error_v6(1, 3, build(network.probes[0][1])[1], dst="2001:db8:46::1"))
+    assert network.status().last_failure == "unreachable"
+    network.run(10)
+    assert network.status().last_failure == "unreachable"
+    network.run(30)
+    assert network.status().last_failure == "silent"
+    assert network.drops == []
+
+
 def test_no_client_can_have_the_address_that_probes_come_from(network: Network) -> None:
     client = Packet(bytes((0, 0, 0, 1)), bytes((198, 51, 100, 1)), 40000, 443, parse_flags("S"), seq=1)
     assert network.receive(build(client)[1]) == []
@@ -253,3 +268,30 @@ def test_with_one_secret_an_engine_probes_at_the_same_moments_as_the_one_before(
     first.run(30)
     second.run(30)
     assert first.times() == second.times()
+
+
+LISTENERS = """
+prefix = "2001:db8:46::/96"
+[[listen]]
+address = "198.51.100.1"
+port = 443
+[[listen]]
+address = "198.51.100.1"
+port = 80
+protocol = "http"
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "probed"),
+    [
+        ('redirect = "https"\n[hosts]\ndefault = "2001:db8:1::2"\n', {443}),
+        ('[hosts]\ndefault = { backends = "2001:db8:1::2", redirect = "https" }\n', {443}),
+        ('[hosts]\ndefault = "2001:db8:1::2"\n"a.example" = { backends = "2001:db8:1::2", redirect = "https" }\n', {80, 443}),
+    ],
+)
+def test_a_port_on_which_clients_are_only_redirected_is_not_probed(settings: str, probed: set[int]) -> None:
+    """Nothing needs to listen there, so that nothing there can be down."""
+    network = Network(parse_config(LISTENERS + settings))
+    network.run(1)
+    assert {probe.dst_port for _, probe in network.probes} == probed
