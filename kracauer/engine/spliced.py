@@ -19,6 +19,7 @@ from kracauer.wire.buffer import Frame
 from kracauer.wire.tcp import TcpHeader, TcpOptions
 
 _ENDING: Final = tcp.FIN | tcp.RST
+_PROBES: Final = 4  # for each side, before an idle flow is given up
 
 
 class Spliced:
@@ -115,6 +116,8 @@ class Spliced:
             return
         deadline = self.deadline(flow)
         if now < deadline:
+            if flow.state is State.PROBING:
+                self._send_to_both(flow, tcp.ACK, offset=-1)
             self._schedule(flow, deadline, now)
             return
         match flow.state:
@@ -190,7 +193,11 @@ class Spliced:
         return (splice.state_since if self._is_short_lived(flow) else splice.last_seen) + self._timeout_s(flow)
 
     def _schedule(self, flow: Flow, deadline: float, now: float) -> None:
-        if self._is_short_lived(flow):
+        if flow.state is State.PROBING:
+            # RFC 1122 §4.2.3.6: that a single probe finds no answer means nothing, it or the answer may have been lost.
+            interval_s = self._timeout_s(flow) / _PROBES
+            self._context.timers.schedule(flow, deadline - max(round((deadline - now) / interval_s) - 1, 0) * interval_s)
+        elif self._is_short_lived(flow):
             self._context.timers.schedule(flow, deadline)
         else:
             self._context.schedule_idle(flow, deadline, now)

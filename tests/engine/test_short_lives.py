@@ -74,6 +74,9 @@ def test_a_side_that_has_reset_with_bytes_under_way_says_so_again_when_it_is_ask
 def test_a_flow_whose_ends_are_both_gone_after_a_guessable_reset_ends(talk: Conversation) -> None:
     talk.play(f"0.10 -- \n {INEXACT}").play(f"""
       240.10  {ASKED}
+      300.10  {ASKED}
+      360.10  {ASKED}
+      420.10  {ASKED}
       480.10  B< R  c+1
               C< R  s+1
               !! flow_closed reason=idle
@@ -149,8 +152,16 @@ def test_one_side_that_answers_a_probe_again_and_again_puts_nothing_off(talk: Co
     talk.play("""
      7440.05  B< A  c      ack=b+1
               C< A  s      ack=c+1
-     7600.00  B> A  b+1    ack=c+1+H
+     7450.00  B> A  b+1    ack=c+1+H
               C< A  s+1    ack=c+1+H
+     7500.05  B< A  c+H    ack=b+1
+              C< A  s      ack=c+1+H
+     7560.05  B< A  c+H    ack=b+1
+              C< A  s      ack=c+1+H
+     7561.00  B> A  b+1    ack=c+1+H
+              C< A  s+1    ack=c+1+H
+     7620.05  B< A  c+H    ack=b+1
+              C< A  s      ack=c+1+H
      7680.05  B< R  c+1+H
               C< R  s+1
               !! flow_closed reason=idle

@@ -94,11 +94,26 @@ def test_both_answer_and_the_flow_goes_on(talk: Conversation) -> None:
 )
 def test_one_answer_is_not_enough(talk: Conversation, answer: str) -> None:
     """The other side has vanished, so the one that answers is told."""
-    talk.play(PROBED).play("7600.00 --\n" + answer).play("7680.00 ?? state=probing")
+    talk.play(PROBED).play("7450.00 --\n" + answer)
+    talk.run_until(7680.0)
+    assert len(talk.take_sent()) == 6
+    talk.play("7680.00 ?? state=probing")
     talk.run_until(7680.25)
     resets = talk.take_sent()
     assert [talk.render(packet).split()[:2] for packet in resets] == [["B<", "R"], ["C<", "R"]]
     talk.play("!! flow_closed reason=idle \n ?? flows=0")
+
+
+@pytest.mark.parametrize("answered", [7500.05, 7560.05, 7620.05])
+def test_a_probe_that_is_lost_costs_no_connection(talk: Conversation, answered: float) -> None:
+    """RFC 1122 §4.2.3.6. Both are asked four times in all, and it takes one answer of each."""
+    talk.play(PROBED)
+    for again in (7500.05, 7560.05, 7620.05):
+        talk.play(f"{again} B< A c ack=b+1 \n C< A s ack=c+1")
+        if again == answered:
+            break
+    talk.play("-- \n B> A b+1 ack=c+1+H \n C< A s+1 ack=c+1+H \n C> A c+1+H ack=s+1 \n B< A c+1+H ack=b+1")
+    talk.play("7690.00 ?? state=established")
 
 
 def test_the_resets_of_an_idle_flow_have_the_numbers_that_each_side_expects(talk: Conversation) -> None:
@@ -110,6 +125,10 @@ def test_the_resets_of_an_idle_flow_have_the_numbers_that_each_side_expects(talk
               B< A  c+1+H    ack=b+101
      7441.05  B< A  c+H      ack=b+101
               C< A  s+100    ack=c+1+H
+    """)
+    for again in (7501.05, 7561.05, 7621.05):
+        talk.play(f"{again} B< A c+H ack=b+101 \n C< A s+100 ack=c+1+H")
+    talk.play("""
      7681.05  B< R  c+1+H
               C< R  s+101
               !! flow_closed reason=idle
@@ -209,6 +228,12 @@ def test_the_times_are_configurable() -> None:
     talk = Conversation("[timeouts]\nestablished_idle_s = 10\ntransitory_s = 5\nbelow_rfc_floors = true\n").play(PLAIN_SPLICED)
     talk.play("""
        10.05  B< A  c        ack=b+1
+              C< A  s        ack=c+1
+       11.30  B< A  c        ack=b+1
+              C< A  s        ack=c+1
+       12.55  B< A  c        ack=b+1
+              C< A  s        ack=c+1
+       13.80  B< A  c        ack=b+1
               C< A  s        ack=c+1
        15.05  B< R  c+1
               C< R  s+1
