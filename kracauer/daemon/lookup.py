@@ -141,5 +141,6 @@ def _refusals(error: dns.resolver.NoNameservers) -> str:
         if response is not None:
             words[dns.rcode.to_text(response.rcode())] = None
         else:
-            words[type(refusal).__name__ if isinstance(refusal, Exception) else str(refusal)] = None
+            said = refusal.strerror if isinstance(refusal, OSError) else None
+            words[said or (type(refusal).__name__ if isinstance(refusal, Exception) else str(refusal))] = None
     return ", ".join(words) or "no resolver"

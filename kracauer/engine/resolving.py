@@ -22,6 +22,8 @@ SERVE_ANY: Final = "dns.serve_any"
 # Of one name: more than anybody has, few enough to be tried in turn; and what is looked at of an answer of thousands.
 MAX_ADDRESSES: Final = 16
 MAX_HEARD: Final = 1024
+# Of a name that nobody has configured: all of them are probed, and whose they are is for strangers to say.
+MAX_ON_DEMAND: Final = 4
 # Connections of one client that may wait, at once, for names that nobody has configured: each may cost a look-up.
 MAX_ASKING: Final = 32
 _ALERT_INTERNAL_ERROR: Final = 80  # RFC 8446 §6.2
@@ -129,7 +131,8 @@ class Resolving:
         permitted = sorted({address for address in heard if self._is_permitted(address)})
         refused = tuple(sorted({address for address in heard if not self._is_permitted(address)}))
         former = self._known.get(name)
-        known = self._known[name] = _Name(heard, tuple(permitted[:MAX_ADDRESSES]), refused)
+        limit = MAX_ADDRESSES if name in self._ports else MAX_ON_DEMAND
+        known = self._known[name] = _Name(heard, tuple(permitted[:limit]), refused)
         known.held = tuple(Backend(address, port) for port in self._ports.get(name, (None,)) for address in known.addresses)
         context.addresses[name] = known.addresses
         before = () if former is None else former.held

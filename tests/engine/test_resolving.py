@@ -12,7 +12,7 @@ from packets import Packet, parse
 from script import CONFIG, Conversation, backend_side, client_side, config
 
 from kracauer.config import Config
-from kracauer.engine.resolving import MAX_ADDRESSES, MAX_ASKING
+from kracauer.engine.resolving import MAX_ADDRESSES, MAX_ASKING, MAX_ON_DEMAND
 from kracauer.events import Event, FlowRefused, NameRefused, NameResolved, NameWanted
 
 GUARD = 'backend_networks = ["2001:db8:1::/64"]\n'
@@ -224,14 +224,15 @@ def test_an_address_where_no_backend_may_be_is_refused(waiting: Conversation, ad
     assert event.addresses == (str(IPv6Address(address)),)
 
 
-def test_of_thousands_of_addresses_a_few_are_used() -> None:
-    talk = Conversation(named())
+@pytest.mark.parametrize(("name", "limit"), [("web1.example.net", MAX_ADDRESSES), ("other.example.org", MAX_ON_DEMAND)])
+def test_of_thousands_of_addresses_a_few_are_used(name: str, limit: int) -> None:
+    talk = Conversation(named(ANY))
     base = int(IPv6Address("2001:db8:1::"))
     addresses = [IPv6Address(base + number) for number in range(5000, 0, -1)]
-    talk.engine.note_addresses("web1.example.net", addresses, talk.now)
+    talk.engine.note_addresses(name, addresses, talk.now)
     event = talk.engine.next_event()
     assert isinstance(event, NameResolved)
-    assert len(event.addresses) == MAX_ADDRESSES
+    assert len(event.addresses) == limit
 
 
 def test_what_nobody_wants_is_not_kept() -> None:
