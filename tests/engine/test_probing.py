@@ -4,6 +4,8 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from icmp_quotes import error_v6
 from packets import Packet, build, flag_letters, parse_flags
 from probed import FULL, ONE, PROBE, TWO, Client, Network, packed, probed_config, reversed_of
@@ -283,15 +285,30 @@ protocol = "http"
 
 
 @pytest.mark.parametrize(
-    ("settings", "probed"),
+    ("text", "probed"),
     [
         ('redirect = "https"\n[hosts]\ndefault = "2001:db8:1::2"\n', {443}),
         ('[hosts]\ndefault = { backends = "2001:db8:1::2", redirect = "https" }\n', {443}),
         ('[hosts]\ndefault = "2001:db8:1::2"\n"a.example" = { backends = "2001:db8:1::2", redirect = "https" }\n', {80, 443}),
     ],
 )
-def test_a_port_on_which_clients_are_only_redirected_is_not_probed(settings: str, probed: set[int]) -> None:
+def test_a_port_on_which_clients_are_only_redirected_is_not_probed(text: str, probed: set[int]) -> None:
     """Nothing needs to listen there, so that nothing there can be down."""
-    network = Network(parse_config(LISTENERS + settings))
+    network = Network(parse_config(LISTENERS + text))
     network.run(1)
     assert {probe.dst_port for _, probe in network.probes} == probed
+
+
+@given(st.binary(max_size=200), st.booleans(), st.integers(0, 40))
+@settings(max_examples=200, deadline=None)
+def test_whatever_comes_to_the_probe_address_raises_nothing_and_makes_no_flow(data: bytes, is_icmp: bool, cut: int) -> None:
+    network = Network()
+    network.tell("2001:db8:1::2", "silent")
+    network.run(0.1)
+    probe = network.probes[0][1]
+    payload = build(probe)[1][: 40 + cut] + data if is_icmp else data
+    answer = replace(network.syn_ack(probe), flags=data[0] if data else 0, payload=payload)
+    network.receive(error_v6(1, 3, payload, dst="2001:db8:46::1") if is_icmp else build(answer)[1])
+    network.run(20)
+    assert len(network.engine.flows) == 0
+    assert len(network.probes) >= 3
