@@ -1,7 +1,7 @@
 """The service: a device, an engine between its reads and writes, and an event loop that has time for nothing else."""
 
 from kracauer.daemon.clearing import clear_up
-from kracauer.daemon.lock import AlreadyRunningError
+from kracauer.daemon.lock import AlreadyRunningError, is_running
 from kracauer.daemon.request import ControlError, NotPermittedError, NotRunningError, ask, await_end
 from kracauer.daemon.runtime import runtime_file
 from kracauer.daemon.serve import EngineFactory, RecordingError, serve
@@ -19,6 +19,7 @@ __all__ = [
     "ask",
     "await_end",
     "clear_up",
+    "is_running",
     "runtime_file",
     "serve",
 ]

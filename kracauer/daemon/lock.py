@@ -59,6 +59,21 @@ class ServiceLock:
             self._descriptor = None
 
 
+def is_running(device: str) -> bool:
+    """Whether a service holds the lock of `device`, as far as that can be told."""
+    lock = ServiceLock(device)
+    if not lock.path.exists():
+        return False
+    try:
+        lock.acquire()
+    except AlreadyRunningError:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
+
+
 def hold_lock(device: str, log: FilteringBoundLogger) -> ServiceLock:
     """Take the lock of `device` for good; where there can be none, warn once and go on without. Raises AlreadyRunningError."""
     lock = ServiceLock(device)

@@ -29,7 +29,19 @@ from kracauer.daemon.session import Session
 from kracauer.daemon.stopping import StopRequest, StopSignals, hold_stop_signals, stop_signals_as_interrupts
 from kracauer.errors import RemediableError
 from kracauer.events import FlowSpliced, NameWanted
-from kracauer.host import SHARED, HostSetup, HostWatch, IcmpSocket, advise, destinations, expected, gather, plan, table
+from kracauer.host import (
+    SHARED,
+    HostSetup,
+    HostWatch,
+    IcmpSocket,
+    advise,
+    advise_sharing,
+    destinations,
+    expected,
+    gather,
+    plan,
+    table,
+)
 from kracauer.tcp.record import Records
 from kracauer.tun import Device, RecordingDevice, TunDevice, open_device
 
@@ -178,8 +190,10 @@ def _set_up_host(config: Config, log: FilteringBoundLogger, estate: Estate) -> N
         log.info("network_unmanaged", device=config.network.device, expects=[step.render() for step in expected(config)])
         return
     facts = gather(config.network.device, destinations(config), table(config))
-    for advice in advise(facts, config):
-        log.warning(advice.event, cause=advice.cause, remedy=advice.remedy)
+    for advice in advise(facts):
+        log.warning("forwarding_off", cause=advice.cause, remedy=advice.remedy)
+    for advice in advise_sharing(facts, config):
+        log.warning("sharing_hampered", cause=advice.cause, remedy=advice.remedy)
     in_use = () if estate.flows is None else occupied(config, estate.flows)
     setup = HostSetup(plan(config, facts, in_use=in_use))
     setup.apply()

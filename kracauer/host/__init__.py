@@ -1,10 +1,10 @@
 """The network around the service: what it takes is planned as values, applied through netlink, and undone again."""
 
-from kracauer.host.advice import Advice, advise
+from kracauer.host.advice import Advice, advise, advise_sharing
 from kracauer.host.facts import Facts, gather
 from kracauer.host.forgetting import forget
 from kracauer.host.icmp_socket import IcmpSocket
-from kracauer.host.plan import SHARED, Way, destinations, expected, extension, plan, table, way, ways
+from kracauer.host.plan import SHARED, Way, destinations, expected, extension, pending, plan, table, way, ways
 from kracauer.host.routes import RouteFact
 from kracauer.host.rules import Rule
 from kracauer.host.setup import HostSetup
@@ -41,11 +41,13 @@ __all__ = [
     "Step",
     "Way",
     "advise",
+    "advise_sharing",
     "destinations",
     "expected",
     "extension",
     "forget",
     "gather",
+    "pending",
     "plan",
     "table",
     "way",

@@ -10,15 +10,14 @@ from kracauer.host.plan import SHARED
 
 
 class Advice(NamedTuple):
-    """Something that keeps traffic from flowing, the command that mends it, and the event as which it is logged."""
+    """Something that keeps traffic from flowing, and the command that mends it."""
 
     cause: str
     remedy: str
-    event: str = "forwarding_off"
 
 
-def advise(facts: Facts, config: Config | None = None) -> tuple[Advice, ...]:
-    """What is missing on this host for packets to pass between its interfaces and the device, or goes amiss with `config`."""
+def advise(facts: Facts) -> tuple[Advice, ...]:
+    """What is missing on this host for packets to pass between its interfaces and the device."""
     advice = []
     if not facts.is_forwarding_ipv4:
         advice.append(
@@ -31,13 +30,13 @@ def advise(facts: Facts, config: Config | None = None) -> tuple[Advice, ...]:
         if keep:
             cause += "; forwarding alone would take away its route from router advertisements, hence accept_ra"
         advice.append(Advice(cause, " ".join(["sysctl -w", *keep, "net.ipv6.conf.all.forwarding=1"])))
-    if config is not None and config.network.ownership == SHARED:
-        advice += _advise_sharing(facts, config)
     return tuple(advice)
 
 
-def _advise_sharing(facts: Facts, config: Config) -> Iterator[Advice]:
+def advise_sharing(facts: Facts, config: Config) -> Iterator[Advice]:
     """What sharing an address with the host takes on top, and what it takes from the host."""
+    if config.network.ownership != SHARED:
+        return
     if facts.source_checks:
         # What "all" says counts for our device as well, from which ICMP errors come whose source is this host's own address.
         keep = [f"net/ipv4/conf/{name}/rp_filter={mode}" for name, mode in _without_all(facts.source_checks)]
@@ -45,21 +44,18 @@ def _advise_sharing(facts: Facts, config: Config) -> Iterator[Advice]:
             "net.ipv4.conf.all.rp_filter has the kernel drop ICMP errors to clients: where the path to a backend is too narrow "
             "for their packets, uploads stall",
             " ".join(["sysctl -w", *keep, "net.ipv4.conf.all.rp_filter=0"]),
-            "source_check_on",
         )
     for address, port in dict.fromkeys((listener.address, listener.port) for listener in config.listeners):
         if {(address, port), (IPv4Address(0), port)} & facts.listening:
             yield Advice(
                 f"another program on this host listens on port {port}: over IPv4, {address}:{port} is Kracauer's from now on",
                 "have it listen on IPv6 alone, or on another port or address (`ss -ltnp` shows which one it is)",
-                "port_taken_over",
             )
         first, last = facts.ephemeral_ports
         if first <= port <= last and not _is_reserved(port, facts.reserved_ports):
             yield Advice(
                 f"port {port} is one of those that this host takes for connections of its own, which then get no answer",
                 "sysctl -w net.ipv4.ip_local_reserved_ports=" + ",".join(filter(None, (facts.reserved_ports, str(port)))),
-                "port_not_reserved",
             )
 
 

@@ -15,6 +15,7 @@ from kracauer.config import Config
 from kracauer.host.conflicts import check
 from kracauer.host.facts import Facts
 from kracauer.host.own import from_device_rule, own_answers_rule, own_rules, service_rule
+from kracauer.host.precedence import is_in_place
 from kracauer.host.routes import TABLE_MAIN
 from kracauer.host.rules import Rule
 from kracauer.host.steps import (
@@ -84,6 +85,17 @@ def extension(config: Config, facts: Facts) -> tuple[Step, ...]:
     steps = (*_way_steps(config, ways(config)), *_prefix_steps(config))
     check(config, facts, _rules(steps))
     return steps
+
+
+def pending(steps: Iterable[Step], facts: Facts) -> tuple[Step, ...]:
+    """`steps` without the rules that are there already; all others can be taken again."""
+    steps = tuple(steps)
+    is_moved = is_in_place(facts.rules, _rules(steps)) or not any(rule.is_local and not rule.preference for rule in facts.rules)
+    return tuple(
+        step
+        for step in steps
+        if not (isinstance(step, AddRule) and step.rule in facts.rules) and not (isinstance(step, MoveLocalRule) and is_moved)
+    )
 
 
 def expected(config: Config) -> tuple[Step, ...]:

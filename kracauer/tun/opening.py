@@ -50,10 +50,18 @@ _PATIENCE_S: Final = 0.5  # for a process that is ending: the kernel lets go of 
 _PAUSE_S: Final = 0.02
 
 
-def open_device(name: str, *, has_offloads: bool = True, is_adopting: bool = False, is_persistent: bool = False) -> TunDevice:
+def open_device(
+    name: str,
+    *,
+    has_offloads: bool = True,
+    is_adopting: bool = False,
+    is_persistent: bool = False,
+    owner: int | None = None,
+) -> TunDevice:
     """Create the TUN device `name`, or with `is_adopting` take one that the operator has made.
 
-    With `is_persistent` it stays when the process ends, for our user alone to open, and one that was left so is taken over.
+    With `is_persistent` it stays when the process ends, for user number `owner` (or else our own) alone to open, and one that
+    was left so is taken over.
     Raises DeviceError with cause and remedy when that cannot be done.
     """
     if not _VALID_NAME.match(name):
@@ -63,7 +71,7 @@ def open_device(name: str, *, has_offloads: bool = True, is_adopting: bool = Fal
         )
     if is_persistent:
         try:
-            return _open_persistent(name, has_offloads)
+            return _open_persistent(name, has_offloads, os.geteuid() if owner is None else owner)
         except OSError as error:
             raise _explain(name, error) from error
     return _open(name, IFF_TUN | IFF_NO_PI | (0 if is_adopting else IFF_TUN_EXCL), has_offloads)
@@ -99,7 +107,7 @@ def _clear_offloads(device: "Attachment") -> None:
         fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, 0)
 
 
-def _open_persistent(name: str, has_offloads: bool) -> TunDevice:
+def _open_persistent(name: str, has_offloads: bool, owner: int) -> TunDevice:
     is_known = _is_ours(name)
     device = _open(name, IFF_TUN | IFF_NO_PI | (0 if is_known else IFF_TUN_EXCL), has_offloads)
     try:
@@ -110,7 +118,7 @@ def _open_persistent(name: str, has_offloads: bool) -> TunDevice:
             set_alias(name)
         # Without an owner, everybody who may open the clone device may attach. Persistence comes last: until then the
         # device goes with this process, however that ends, and nothing is left that the next one would not know.
-        fcntl.ioctl(device.fileno(), TUNSETOWNER, os.geteuid())
+        fcntl.ioctl(device.fileno(), TUNSETOWNER, owner)
         fcntl.ioctl(device.fileno(), TUNSETPERSIST, 1)
     except BaseException:
         device.close()

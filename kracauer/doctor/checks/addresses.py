@@ -11,8 +11,7 @@ from kracauer.doctor.checks.remedies import from_text
 from kracauer.doctor.facts import Facts, Link, Network
 from kracauer.doctor.finding import Finding, Remedy, Topic, advise, run_here
 from kracauer.errors import HostError
-from kracauer.host import ROUTE_PROTOCOL, SHARED, AddRoute, AddRule, expected, plan
-from kracauer.host import advise as advise_host
+from kracauer.host import ROUTE_PROTOCOL, SHARED, AddRoute, AddRule, advise_sharing, expected, plan
 
 SERVICE_ADDRESS: Final = Topic(
     "service-address", "Clients dial this address, and their packets have to arrive here and reach the device."
@@ -24,7 +23,6 @@ CLIENT_ROUTE: Final = Topic("client-route", "What Kracauer answers has to find i
 
 EXAMPLE_CLIENT: Final = IPv4Address("192.0.2.7")
 NEXT_HOP: Final = "NEXT_HOP"
-FORWARDING_OFF: Final = "forwarding_off"  # which has checks of its own
 
 
 def examine_service_addresses(facts: Facts) -> Iterator[Finding]:
@@ -81,13 +79,17 @@ def examine_sharing(facts: Facts) -> Iterator[Finding]:
     if config.network.ownership != SHARED:
         yield SHARING.ok("no address is shared with this host")
         return
-    found = [advice for advice in advise_host(network.host, config) if advice.event != FORWARDING_OFF]
+    found = tuple(advise_sharing(network.host, config))
     for advice in found:
         is_command = advice.remedy.startswith("sysctl ")
         yield SHARING.warning(advice.cause, run_here(advice.remedy) if is_command else advise(advice.remedy))
     if NET_RAW not in facts.capabilities and not facts.is_running:
         cause = "without CAP_NET_RAW nothing is heard of narrow paths to clients, whose connections stall there"
-        yield SHARING.warning(cause, run_here("sudo kracauer doctor"), advise("run the service as root, or with CAP_NET_RAW"))
+        yield SHARING.warning(
+            cause,
+            run_here(f"sudo kracauer doctor{facts.source.option}"),
+            advise("run the service as root, or with CAP_NET_RAW"),
+        )
     elif not found:
         yield SHARING.ok("it costs this host nothing")
 
