@@ -12,7 +12,7 @@ from running import CONFIG, DEVICE, Running, command
 
 import kracauer
 from kracauer.cli.exit_codes import ExitCode
-from kracauer.cli.status import render_duration
+from kracauer.cli.status import render_backends, render_duration
 
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 Ip = Callable[[str], str]
@@ -101,3 +101,31 @@ def test_who_may_not_ask_is_told_so(start: Start, tmp_path: Path) -> None:
 )
 def test_durations_are_short(seconds: float, shown: str) -> None:
     assert render_duration(seconds) == shown
+
+
+def backend(number: int = 2, state: str = "up", **fields: object) -> dict[str, object]:
+    known: dict[str, object] = {"state_for_s": 75.0, "answered_before_s": 1.0, "round_trip_s": 0.0004, "last_failure": None}
+    counts: dict[str, object] = {"draining": False, "flows": 12, "names": 1}
+    return {"address": f"2001:db8:1::{number}", "port": 443, "state": state} | known | counts | fields
+
+
+@pytest.mark.parametrize(
+    ("shown", "line"),
+    [
+        (backend(), "up for 1 min 15 s, 0.4 ms, 12 connections, 1 name"),
+        (backend(draining=True, names=2, flows=1), "up for 1 min 15 s, 0.4 ms, to be emptied, 1 connection, 2 names"),
+        (backend(state="down", last_failure="refused"), "down for 1 min 15 s: refused, 12 connections, 1 name"),
+        (
+            backend(state="down", last_failure="silent", answered_before_s=None, flows=0),
+            "down for 1 min 15 s: silent (never answered: its answers may not find the way back), 0 connections, 1 name",
+        ),
+    ],
+)
+def test_a_backend_is_shown_with_what_an_operator_needs(shown: dict[str, object], line: str) -> None:
+    assert list(render_backends([shown]))[1:] == [("backend", f"[2001:db8:1::2]:443  {line}")]
+
+
+def test_of_many_backends_only_those_that_are_not_up_are_shown() -> None:
+    lines = list(render_backends([backend(number) for number in range(30)] + [backend(99, "down", last_failure="silent")]))
+    assert lines[0] == ("backends", "30 up, 1 down")
+    assert [line.split()[0] for _, line in lines[1:]] == ["[2001:db8:1::99]:443"]
