@@ -25,7 +25,7 @@ from kracauer.wire import tcp
 
 # Below 0.0.0.0/8, which no packet comes from (RFC 1122 §3.2.1.3): no client is ever mapped to it.
 PROBE_CLIENT: Final = bytes((0, 0, 0, 1))
-# With more backends than this allows each is probed less often than it was asked for. A probe costs some 0.2 ms.
+# With more backends than this allows each is probed less often than it was asked for. A probe with its answer costs 0.05 ms.
 PROBES_PER_SECOND: Final = 500.0
 # In one call of the timer, however many are due: a process that was suspended must not send them all at once.
 _AT_ONCE: Final = int(2 * PROBES_PER_SECOND / TICKS_PER_SECOND)
