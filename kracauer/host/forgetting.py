@@ -17,7 +17,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from kracauer.errors import HostError
 from kracauer.host.kernel import reason, run
 from kracauer.host.own import Identity, own_routes, own_rules
-from kracauer.host.precedence import put_back, withdraw
+from kracauer.host.precedence import tidy, withdraw
 from kracauer.host.routes import RouteTables
 from kracauer.host.rules import RuleTable
 from kracauer.host.steps import ALIAS, DropRoute
@@ -98,7 +98,7 @@ def _alias(netlink: Any, device: str) -> str | None:
 
 
 def _remove_rules(rules: RuleTable, device: str, led_here: Places, led_elsewhere: Places, wanted: Wanted) -> tuple[str, ...]:
-    """Remove the rules about what leads into the device, or was to; then put the local rule back if nobody else needs it."""
+    """Remove the rules about what leads into the device, or was to."""
     failures = []
     ours = list(own_rules(rules.read(), device, led_elsewhere))
     known = wanted | {destination for destination, _ in led_here}
@@ -109,7 +109,7 @@ def _remove_rules(rules: RuleTable, device: str, led_here: Places, led_elsewhere
             except HostError as error:
                 failures.append(error.cause)
     try:
-        put_back(rules, ())
+        tidy(rules)
     except HostError as error:
         failures.append(error.cause)
     return tuple(failures)

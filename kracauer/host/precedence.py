@@ -1,9 +1,10 @@
 """Rules put before the local one, whose moving must never leave the host without it: without it, nobody reaches this host.
 
 The local rule of a fresh host has preference 0, the least there is. So it is not moved to a worse preference, but added anew
-behind our rules, at the same preference 0, where order is that of arrival; then the one before them is removed. That way
-`ip rule flush`, which spares preference 0, cuts nobody off, and a rule that is added without a preference, which the kernel
-gives the one below that of the second rule there is, still comes behind the local one.
+behind our rules, at the same preference 0, where order is that of arrival; then the one before them is removed. To whoever
+looks it is the kernel's own, as ever: systemd-networkd, which removes what it has not set, spares it, and so does
+`ip rule flush` with all of preference 0. A rule that is added without a preference, which the kernel gives the one below that of
+the second rule there is, still comes behind the local one. When our rules go, nothing has to be put back.
 
 At every step a dead process leaves a host that is reached as ever. Whoever finds rules changed by others at the same time gives
 up, and takes back what it has added.
@@ -19,7 +20,7 @@ from typing import Final
 
 from kracauer.errors import HostError
 from kracauer.host.rules import Rule, RuleTable, first_meant
-from kracauer.host.steps import LOCAL_COPY, LOCAL_PROTOCOL, LOCAL_RULE, ROUTE_PROTOCOL
+from kracauer.host.steps import LOCAL_RULE, ROUTE_PROTOCOL
 
 _NAMESPACE: Final = Path("/proc/thread-self/ns/net")
 _PATIENCE_S: Final = 5.0
@@ -32,7 +33,7 @@ def is_in_place(rules: Sequence[Rule], wanted: Sequence[Rule]) -> bool:
     places = [rules.index(rule) for rule in first if rule in rules]
     local = next((place for place, rule in enumerate(rules) if rule.is_local), -1)
     is_ordered = places == sorted(places) and (not places or places[-1] < local)
-    has_spare = any(rules.count(rule) > 1 for rule in (*wanted, LOCAL_COPY))
+    has_spare = any(rules.count(rule) > 1 for rule in (*wanted, LOCAL_RULE))
     return is_ordered and not has_spare and all(rule in rules for rule in wanted)
 
 
@@ -72,7 +73,7 @@ def _put_first(table: RuleTable, rules: Sequence[Rule], first: Sequence[Rule]) -
         raise refusal(in_the_way)
     if not any(rule.is_local for rule in rules):
         raise HostError(f"this host has no rule `{LOCAL_RULE}`", f"add it with `ip rule add {LOCAL_RULE}`")
-    _add(table, (*first, LOCAL_COPY) if has_local else first)
+    _add(table, (*first, LOCAL_RULE) if has_local else first)
     # The new ones are all there, behind what they replace. What came before can go, from the front on.
     _delete(table, [rule for rule in at_front if rule.is_local or rule in first])
 
@@ -83,20 +84,15 @@ def withdraw(table: RuleTable, rule: Rule) -> None:
         _delete(table, [rule] * table.read().count(rule))
 
 
-def put_back(table: RuleTable, own: Sequence[Rule]) -> None:
-    """Put the local rule back where the kernel has it, unless rules other than our `own` rely on its place.
+def tidy(table: RuleTable) -> None:
+    """Have no more than one local rule, where a process has died with two; unless a rule that came between would move ahead.
 
-    A rule that has since come behind it at the same preference relies on it, too. Raises OSError and HostError.
+    Raises OSError and HostError.
     """
     with _alone():
         rules = table.read()
-        copies = rules.count(LOCAL_COPY)
-        others = [rule for rule in rules if not rule.preference and rule.protocol == ROUTE_PROTOCOL and rule not in own]
-        if not copies or others or obstacle(rules) is not None:
-            return
-        if not any(rule.is_local and not rule.preference and rule.protocol != LOCAL_PROTOCOL for rule in rules):
-            _add(table, (LOCAL_RULE,))
-        _delete(table, [LOCAL_COPY] * copies)
+        if obstacle(rules) is None:
+            _delete(table, [LOCAL_RULE] * (rules.count(LOCAL_RULE) - 1))
 
 
 def refusal(in_the_way: Rule) -> HostError:

@@ -17,6 +17,7 @@ from typing import Final, Self
 from kracauer.host.routes import ATTRIBUTE, NLMSG_HEADER, RTMSG, SEQUENCE, TABLE_LOCAL, messages
 
 PROTOCOL_KERNEL: Final = 2
+PROTOCOL_BOOT: Final = 3
 
 _NLMSG_ERROR: Final = 2
 _NLMSG_DONE: Final = 3
@@ -48,7 +49,7 @@ _NUMBER: Final = struct.Struct("=I")
 _PORTS: Final = struct.Struct("=HH")
 _ERROR: Final = struct.Struct("=i")
 _TIMEOUT_S: Final = 10.0
-_PROTOCOL_NAMES: Final = {PROTOCOL_KERNEL: "kernel"}
+_PROTOCOL_NAMES: Final = {PROTOCOL_KERNEL: "kernel", PROTOCOL_BOOT: "boot"}
 _TABLE_NAMES: Final = {253: "default", 254: "main", TABLE_LOCAL: "local"}
 _IP_PROTO_NAMES: Final = {6: "tcp"}
 

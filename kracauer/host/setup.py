@@ -26,11 +26,10 @@ from kracauer.host.kernel import (
     run,
 )
 from kracauer.host.own import Identity, own_routes
-from kracauer.host.precedence import append, arrange, is_in_place, put_back, withdraw
+from kracauer.host.precedence import append, arrange, is_in_place, tidy, withdraw
 from kracauer.host.routes import TABLE_MAIN, RouteTables
 from kracauer.host.rules import Rule, RuleTable
 from kracauer.host.steps import (
-    LOCAL_COPY,
     AddRoute,
     AddRule,
     DropRoute,
@@ -75,9 +74,8 @@ class HostSetup:
                 for step in steps:
                     self._apply_step(kernel, step, left)
             except BaseException as error:
-                own = self._rules
                 new = [done for done in self._take(standing) if not done.is_left]
-                for failure in _undo_all(kernel, new, own):
+                for failure in _undo_all(kernel, new):
                     error.add_note(failure)
                 raise
 
@@ -122,8 +120,7 @@ class HostSetup:
     def undo(self) -> tuple[str, ...]:
         """Take back what was set, in reverse, and go on over failures; they are returned as lines for the log."""
         with self._lock, _netlink() as kernel:
-            own = self._rules
-            return _undo_all(kernel, self._take(0), own)
+            return _undo_all(kernel, self._take(0))
 
     def wants(self, destination: IPv4Network | IPv6Network, table: int = TABLE_MAIN) -> bool:
         """Whether there should be routes of ours to `destination`; no longer so by the time that `retire` or `undo` act."""
@@ -158,8 +155,6 @@ class HostSetup:
                 is_left = _identity(step) in left
             case AddRule(rule=rule):
                 is_left = rule in kernel.read_rules(step)
-            case MoveLocalRule():
-                is_left = LOCAL_COPY in kernel.read_rules(step)
             case SetSysctl(value=value):
                 previous = read_sysctl(step)
                 is_left = previous == (value,)
@@ -210,12 +205,12 @@ def _remove(kernel: _Kernel, step: Step) -> None:
             _set_rules(kernel.rules, DropRule(rule), ())
 
 
-def _undo_all(kernel: _Kernel, taken: list[_Done], own: Sequence[Rule]) -> tuple[str, ...]:
+def _undo_all(kernel: _Kernel, taken: list[_Done]) -> tuple[str, ...]:
     failures = []
     while taken:
         done = taken.pop()
         try:
-            _undo_step(kernel, done, own)
+            _undo_step(kernel, done)
         except HostError as error:
             failures.append(error.cause)
         except (NetlinkError, OSError) as error:
@@ -224,7 +219,7 @@ def _undo_all(kernel: _Kernel, taken: list[_Done], own: Sequence[Rule]) -> tuple
     return tuple(failures)
 
 
-def _undo_step(kernel: _Kernel, done: _Done, own: Sequence[Rule]) -> None:
+def _undo_step(kernel: _Kernel, done: _Done) -> None:
     netlink = kernel.netlink
     match done:
         case _Done(step=SetLink(device=device), previous=(mtu, flags)):
@@ -234,7 +229,7 @@ def _undo_step(kernel: _Kernel, done: _Done, own: Sequence[Rule]) -> None:
         case _Done(step=AddRule(rule=rule)):
             withdraw(kernel.rules, rule)
         case _Done(step=MoveLocalRule()):
-            put_back(kernel.rules, own)
+            tidy(kernel.rules)
         case _Done(step=SetSysctl(path=path, is_required=True), previous=(value,)) if not done.is_left:
             path.write_text(f"{value}\n", encoding="ascii")
 

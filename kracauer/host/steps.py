@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 from kracauer.host.routes import TABLE_LOCAL, TABLE_MAIN
-from kracauer.host.rules import PROTOCOL_KERNEL, Rule
+from kracauer.host.rules import PROTOCOL_BOOT, PROTOCOL_KERNEL, Rule
 
 # Marks our routes in the kernel (`ip route show proto 198`), so that leftovers of a killed service are known as ours.
 ROUTE_PROTOCOL: Final = 198
 
-# Marks the copy of the local rule, so that one request can mean it and no rule of ours that leads to the same table.
-LOCAL_PROTOCOL: Final = 199
+# The local rule as the kernel makes it, and programs that clear rules away know and spare it.
 LOCAL_RULE: Final = Rule(0, table=TABLE_LOCAL, protocol=PROTOCOL_KERNEL)
-LOCAL_COPY: Final = Rule(0, table=TABLE_LOCAL, protocol=LOCAL_PROTOCOL)
+_LOCAL_FOR_A_MOMENT: Final = Rule(0, table=TABLE_LOCAL, protocol=PROTOCOL_BOOT)
 
 # Of the rules that need not come before the local one.
 OWN_PREFERENCE: Final = 198
@@ -126,11 +125,12 @@ class DropRule:
 
 @dataclass(frozen=True, slots=True)
 class MoveLocalRule:
-    """Put a copy of the local rule behind our rules, and then remove the one before them; with no moment without either."""
+    """Put the local rule anew behind our rules, and then remove the one before them; with no moment without either."""
 
     def render(self) -> str:
-        """The `ip` commands that do the same on a host as the kernel makes it."""
-        return f"ip -4 rule add {LOCAL_COPY} && ip -4 rule del {LOCAL_RULE}"
+        """The `ip` commands that do the same on a host as the kernel makes it; `ip` adds no rule that is there already."""
+        changes = (("add", _LOCAL_FOR_A_MOMENT), ("del", LOCAL_RULE), ("add", LOCAL_RULE), ("del", _LOCAL_FOR_A_MOMENT))
+        return " && ".join(f"ip -4 rule {verb} {rule}" for verb, rule in changes)
 
 
 Step: TypeAlias = SetLink | SetSysctl | AddRoute | DropRoute | AddRule | DropRule | MoveLocalRule
