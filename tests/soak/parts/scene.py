@@ -194,7 +194,11 @@ class Scene:
             "rules_v4": ("-4", "rule", "show"),
             "rules_v6": ("-6", "rule", "show"),
         }
-        return {key: "\n".join(sorted(self.ip(*words).splitlines())) for key, words in shown.items()}
+        found = {key: self.ip(*words).splitlines() for key, words in shown.items()}
+        # The kernel does not always bring its own anycast routes back with a link that was down.
+        return {
+            key: "\n".join(sorted(line for line in lines if not line.startswith("anycast"))) for key, lines in found.items()
+        }
 
     def explain(self) -> dict[str, Any]:
         """What goes with a violation."""

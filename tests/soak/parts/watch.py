@@ -1,9 +1,9 @@
 """What is checked all the time: the daemon's log, its memory, its descriptors; and what must be left of it all at the end.
 
 Resident memory is sampled every second in each life of the daemon. Its slope is the median of the slopes between every two
-samples that are far apart (Theil 1950), in the second half of a life that lasted for three minutes or more: the first attack of
-each kind takes memory that the interpreter keeps, and none of them comes first for ever. In any life it may grow by
-MOST_GROWN_BYTES.
+samples that are far apart (Theil 1950), in the second half of a life: the first attack of each kind takes memory that the
+interpreter keeps. What that adds comes in steps, so it is judged in lives of ten minutes or more, and only told of those of three.
+In any life it may grow by MOST_GROWN_BYTES.
 Descriptors are counted without the flow file's, one for each of its pages; in ten samples in a row one has to be as it was.
 """
 
@@ -21,7 +21,8 @@ from kracauer.errors import DropReason
 from kracauer.logs import LINES_AT_ONCE, LINES_PER_S
 
 MIB: Final = 1 << 20
-LONG_LIFE_S: Final = 180.0
+TOLD_LIFE_S: Final = 180.0
+JUDGED_LIFE_S: Final = 600.0
 MOST_SLOPE_BYTES_PER_S: Final = 8 << 10  # half a MiB a minute
 MOST_GROWN_BYTES: Final = 64 * MIB
 DESCRIPTOR_SAMPLES: Final = 10
@@ -70,7 +71,7 @@ class Life:
     def slope(self) -> float | None:
         """How its memory grows, in bytes a second; None where it has not lived long enough."""
         warm = [(at, size) for at, size in self.memory if at - self.began > self.length_s / 2]
-        return slope(warm) if self.length_s > LONG_LIFE_S else None
+        return slope(warm) if self.length_s > TOLD_LIFE_S else None
 
 
 class Watch:
@@ -183,7 +184,7 @@ class Watch:
     def check_memory(self) -> None:
         """At the end: no long life's memory has grown with time."""
         for life in self.lives:
-            if life.slope is not None and life.slope > MOST_SLOPE_BYTES_PER_S:
+            if life.length_s > JUDGED_LIFE_S and life.slope is not None and life.slope > MOST_SLOPE_BYTES_PER_S:
                 self._scene.timeline.violate(
                     self.actor, "memory grows", bytes_per_s=round(life.slope), life_s=round(life.length_s), pid=life.pid
                 )
