@@ -187,6 +187,9 @@ def repair(packet: bytes) -> bytes:
     return vnet + bytes(ip)
 
 
+_EXTENSIONS: Final = frozenset((0, 43, 44, 60))  # of IPv6 (RFC 8200 §4)
+
+
 def residue(packet: bytes) -> int:
     """By how much a TCP checksum, or the sum that stands for one still to be made, is wrong: 0 where it is right."""
     vnet_flags, ip = packet[0], packet[10:]
@@ -196,6 +199,9 @@ def residue(packet: bytes) -> int:
         start, addresses, protocol = (ip[0] & 15) * 4, ip[12:20], ip[9]
     else:
         start, addresses, protocol = 40, ip[8:40], ip[6]
+        while protocol in _EXTENSIONS and len(ip) >= start + 8:
+            length = 8 if protocol == 44 else (ip[start + 1] + 1) * 8
+            protocol, start = ip[start], start + length
     segment = ip[start:]
     pseudo = int.from_bytes(addresses, "big") + protocol + len(segment)
     if vnet_flags & 1:
