@@ -2,8 +2,8 @@
 
 Resident memory is sampled every second in each life of the daemon. Its slope is the median of the slopes between every two
 samples that are far apart (Theil 1950), in the second half of a life: the first attack of each kind takes memory that the
-interpreter keeps. What that adds comes in steps, so it is judged in lives of ten minutes or more, and only told of those of three.
-In any life it may grow by MOST_GROWN_BYTES.
+interpreter keeps. What that adds comes in steps, so it is judged in lives of ten minutes or more, and only told of those of
+three. In any life it may grow by MOST_GROWN_BYTES.
 Descriptors are counted without the flow file's, one for each of its pages; in ten samples in a row one has to be as it was.
 """
 
