@@ -2,9 +2,9 @@
 
 The local rule of a fresh host has preference 0, the least there is. So it is not moved to a worse preference, but added anew
 behind our rules, at the same preference 0, where order is that of arrival; then the one before them is removed. To whoever
-looks it is the kernel's own, as ever: systemd-networkd, which removes what it has not set, spares it, and so does
-`ip rule flush` with all of preference 0. A rule that is added without a preference, which the kernel gives the one below that of
-the second rule there is, still comes behind the local one. When our rules go, nothing has to be put back.
+looks it is the kernel's own, as ever: systemd-networkd, which may remove what it has not set, spares it, and so does
+`ip rule flush` with all of preference 0. A rule that is added without a preference, which the kernel gives the one below that
+of the second rule there is, still comes behind the local one. When our rules go, nothing has to be put back.
 
 At every step a dead process leaves a host that is reached as ever. Whoever finds rules changed by others at the same time gives
 up, and takes back what it has added.
