@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent / "parts"))
 from soak import GROUPS, WORDS, soak
 
 from kracauer.lab import privileges
-from kracauer.lab.interrupts import interruptible
+from kracauer.lab.interrupts import Interrupted, interruptible
 
 
 def groups(text: str) -> frozenset[str]:
@@ -50,8 +50,11 @@ def main() -> int:
     seed = random.randrange(1 << 16) if options.seed is None else options.seed
     privileges.prepare()
     print(f"seed {seed}, {options.minutes:g} minutes", flush=True)
-    with interruptible():
-        outcome = soak(options.minutes * 60, seed, only=options.only)
+    try:
+        with interruptible():
+            outcome = soak(options.minutes * 60, seed, only=options.only)
+    except Interrupted as error:
+        return error.exit_code
     print(json.dumps(outcome.summary, indent=1))
     for violation in outcome.violations:
         print(f"VIOLATION {violation}")
