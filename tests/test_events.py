@@ -5,7 +5,9 @@ import pytest
 from kracauer import events
 from kracauer.errors import DropReason
 from kracauer.events import (
+    BackendDown,
     BackendFailed,
+    BackendUp,
     CloseReason,
     Endpoint4,
     Endpoint6,
@@ -15,6 +17,10 @@ from kracauer.events import (
     FlowRedirected,
     FlowRefused,
     FlowSpliced,
+    NameFailed,
+    NameRefused,
+    NameResolved,
+    NameWanted,
     PacketDropped,
     ProfileLearnt,
     RefusalReason,
@@ -30,6 +36,12 @@ EVENTS: list[Event] = [
     FlowRedirected(CLIENT, SERVICE, "www.example.com"),
     FlowClosed(CLIENT, SERVICE, CloseReason.FINISHED, "both_fin", 1.5, "www.example.com", BACKEND, 1, 2, 3, 4),
     BackendFailed(CLIENT, BACKEND, FailureReason.SILENT),
+    BackendDown(BACKEND, FailureReason.SILENT),
+    BackendUp(BACKEND, 7.5),
+    NameWanted("web1.example.net"),
+    NameResolved("web1.example.net", ("2001:db8:1::2", "2001:db8:1::3")),
+    NameRefused("web1.example.net", ("2001:db8:2::2",)),
+    NameFailed("web1.example.net", "timeout", keeps=True),
     ProfileLearnt(BACKEND, BackendProfile()),
     PacketDropped(DropReason.BAD_CHECKSUM),
 ]
@@ -48,7 +60,8 @@ def test_every_event_has_a_sample_here() -> None:
 @pytest.mark.parametrize("event", EVENTS, ids=lambda event: event.event)
 def test_fields_are_plain_values(event: Event) -> None:
     shown = event.fields()
-    assert all(value is None or type(value) in (str, int, float, bool) for value in shown.values())
+    single = [part for value in shown.values() for part in (value if isinstance(value, tuple) else (value,))]
+    assert all(value is None or type(value) in (str, int, float, bool) for value in single)
     assert not {"event", "level"} & set(shown)
 
 
