@@ -20,6 +20,7 @@ COMMANDS: Final = {
     "status": "kracauer.cli.status",
     "stop": "kracauer.cli.stop",
     "check-config": "kracauer.cli.check_config",
+    "doctor": "kracauer.cli.doctor",
     "network": "kracauer.cli.network",
     "install-service": "kracauer.cli.install_service",
     "demo": "kracauer.cli.demo",

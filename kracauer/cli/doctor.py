@@ -23,7 +23,9 @@ HELP: Final = "check everything that the service needs, and say what mends it"
 
 FAILURES: Final = 1
 SCHEMA: Final = 1
+MOST_ALIKE: Final = 20  # findings of one name and severity; a thousand backends may be down for one reason
 _INDENT: Final = " " * 9
+_PLACES: Final = {"this machine": "", "the configuration": "in the configuration"}
 _NARROWEST: Final = 40
 _WIDEST: Final = 120
 
@@ -61,14 +63,18 @@ def read_source(given: Path | None) -> "Source":
         return Source(path, read_config(path).config)
     except ConfigFileError as error:
         is_there = path is not None and path.exists()
-        return Source(path if is_there else None, None, tuple(map(str, error.problems)))
+        return Source(path, None, tuple(map(str, error.problems)), is_there=is_there)
     except ConfigError as error:
         return Source(path, None, tuple(map(str, error.problems)))
 
 
 def render_lines(findings: Sequence["Finding"], width: int = 0) -> Iterator[str]:
     """A line for each finding, and below it, where all is not well, why it matters and what mends it; `width` 0: unbroken."""
+    shown: Counter[tuple[str, str]] = Counter()
     for finding in findings:
+        shown[finding.name, finding.severity] += 1
+        if shown[finding.name, finding.severity] > MOST_ALIKE:
+            continue
         subject = f" {finding.subject}" if finding.subject else ""
         head = f"{finding.severity.upper():<8} {finding.name}{subject}: {finding.found}"
         yield from _broken(head, width)
@@ -76,21 +82,22 @@ def render_lines(findings: Sequence["Finding"], width: int = 0) -> Iterator[str]
             yield from _broken(f"{_INDENT}{finding.why}", width)
             for remedy in finding.remedies:
                 yield from _remedy(remedy)
+    if any(number > MOST_ALIKE for number in shown.values()):
+        left = sum(max(number - MOST_ALIKE, 0) for number in shown.values())
+        yield f"and {left} more of the same kinds, which --json has"
     counts = Counter(finding.severity for finding in findings)
     yield ", ".join(f"{counts[severity]} {severity}" for severity in type(findings[0].severity) if counts[severity])
 
 
 def _remedy(remedy: "Remedy") -> Iterator[str]:
     """Commands stand on a line of their own, however long, so that they can be copied."""
-    place = "" if remedy.place == "this machine" else f" (on {remedy.place})"
-    if remedy.command:
-        if remedy.advice:
-            yield f"{_INDENT}→ {remedy.advice}{place}:"
-            yield f"{_INDENT}    {remedy.command}"
-        else:
-            yield f"{_INDENT}→ {remedy.command}{place.replace(' (on ', '    # on ').removesuffix(')')}"
+    place = _PLACES.get(remedy.place, f"on {remedy.place}")
+    words = ", ".join(filter(None, (place, remedy.advice)))
+    if remedy.command and words:
+        yield f"{_INDENT}→ {words}:"
+        yield f"{_INDENT}  {remedy.command}"
     else:
-        yield f"{_INDENT}→ {remedy.advice}{place}"
+        yield f"{_INDENT}→ {remedy.command or words}"
 
 
 def _broken(text: str, width: int) -> Iterator[str]:

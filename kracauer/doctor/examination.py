@@ -104,6 +104,8 @@ def _ask_service(config: Config, status: Mapping[str, Any], missing: dict[str, s
     until = probes.next_round(config)
     tried = {str(backend): backend for backend in _try_directly(_with_ways(probes.of_statuses(status.get("backends", ()))))}
     found = _with_ways(probes.of_service(config, status, until))
+    if not found:
+        return _try_directly(_with_ways(probes.unprobed(config, ())))
     return tuple(_joined(backend, tried.get(str(backend))) for backend in found)
 
 

@@ -1,5 +1,6 @@
 """Everything that an examination looks at, gathered once, so that the checks need no look at the world."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -14,11 +15,17 @@ from kracauer.doctor.nft import Ruleset
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The configuration file, if there is one, and what it says, or what is wrong with it."""
+    """The configuration file, which may be missing, and what it says, or what is wrong with it."""
 
     path: Path | None
     config: Config | None
     problems: tuple[str, ...] = ()
+    is_there: bool = True
+
+    @property
+    def option(self) -> str:
+        """What tells a command of this file."""
+        return f" -c {shlex.quote(str(self.path))}" if self.path else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +154,6 @@ class Network:
     prefix_way: Way = Way()
     default_devices: tuple[str, ...] = ()  # of the IPv4 default routes, the best first
     proxied: frozenset[IPv4Address] = frozenset()
-    has_force_forwarding: bool = True
     is_forwarding_all_ipv4: bool = True
 
     def link(self, name: str) -> Link | None:

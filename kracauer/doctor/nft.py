@@ -99,7 +99,7 @@ def parse(content: Mapping[str, Any]) -> Ruleset:
                 chains[value["family"], value["table"], value["name"]] = value
             elif kind == "rule":
                 rules.setdefault((value["family"], value["table"], value["chain"]), []).append(tuple(value.get("expr", ())))
-            elif kind == "set":
+            elif kind in ("set", "map"):
                 elements = value.get("elem", ())
                 is_plain = isinstance(value.get("type"), str) and isinstance(elements, list | tuple)
                 sets[value["family"], value["table"], value["name"]] = tuple(elements) if is_plain else None
@@ -191,8 +191,11 @@ class _Walk:
 
     def _map(self, chain: Chain, value: Expression, depth: int) -> "_Outcome":
         data = value.get("data", {})
-        entries = data.get("set", ()) if isinstance(data, dict) else None
-        if entries is None:  # a named map, whose elements are not looked at
+        if isinstance(data, dict):
+            entries = data.get("set", ())
+        else:
+            entries = self._ruleset.sets.get((chain.family, chain.table, str(data).removeprefix("@")))
+        if entries is None:
             return _Outcome(None, _ANYTHING)
         possible: set[Fate] = set()
         for key, verdict in entries:
@@ -210,6 +213,10 @@ class _Walk:
         left, right, operator = match["left"], match["right"], match["op"]
         if not isinstance(left, dict):
             return None
+        if left.get("fib", {}).get("result") == "oif":
+            # The way back is the one it came by: wherever it is not, there are other checks to say so.
+            is_way = right not in (False, 0, "0")
+            return not is_way if operator == "!=" else is_way
         value = self._value(left)
         if value is _NEVER:
             return False
@@ -248,8 +255,6 @@ class _Walk:
             return "new" if packet.is_new else "established"
         if kind == "ct" and detail.get("key") == "status":
             return "confirmed"
-        if kind == "fib" and detail.get("result") == "oif":
-            return "found"  # the way back is the way it came, wherever both are known
         return _UNSEEN
 
     def _meta(self, key: str) -> Any:

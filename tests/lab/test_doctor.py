@@ -217,3 +217,19 @@ def test_connections_that_a_stopped_service_has_left_outlive_an_examination(clin
         clinic.start()
         client.sendall(request)
         assert client.recv(65536).startswith(b"HTTP/1.1 200")
+
+
+def test_a_service_that_starts_during_an_examination_is_not_kept_from_it(clinic: Clinic) -> None:
+    clinic.ip(clinic.lab.origin1, "-6 route del default")  # so that the doctor has to wait for answers
+    doctor = clinic.lab.start(
+        "doctor", clinic.lab.router, python_module("kracauer", "doctor", "-c", clinic.path), clinic.environment
+    )
+    deadline = time.monotonic() + 10
+    while "kdoctor" not in clinic.ip(clinic.lab.router, "-6 route") and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    clinic.start()
+
+    assert doctor.wait(30) == 1
+    assert "kdoctor" not in clinic.ip(clinic.lab.router, "-6 route")
+    assert clinic.visit("shop.example.net").status == 200

@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from kracauer.doctor.facts import Facts
-from kracauer.doctor.finding import CONFIGURATION, Finding, Remedy, Topic
+from kracauer.doctor.finding import HERE, Finding, Remedy, Topic
 
 CONFIGURED: Final = Topic("configuration", "It says which names lead to which backends; without it there is nothing to serve.")
+
+
+DEFAULT_PLACE: Final = "/etc/kracauer/kracauer-config.toml"
 
 
 def examine_configuration(facts: Facts) -> Iterator[Finding]:
@@ -18,12 +21,12 @@ def examine_configuration(facts: Facts) -> Iterator[Finding]:
         yield CONFIGURED.ok(f"{source.path}: valid, {', '.join(count(number, noun) for number, noun in counts)}")
         return
     for problem in source.problems:
-        if source.path is None:
-            install = "install -D -m 0644 kracauer-config.toml /etc/kracauer/kracauer-config.toml"
-            yield CONFIGURED.failure(problem, Remedy(CONFIGURATION, install, "start from the one that comes with Kracauer"))
+        if source.path is None or not source.is_there:
+            install = f"install -D -m 0644 kracauer-config.toml {source.path or DEFAULT_PLACE}"
+            yield CONFIGURED.failure(problem, Remedy(HERE, install, "start from the one that comes with Kracauer"))
         else:
             command = f"${{EDITOR:-vi}} {source.path}"
-            yield CONFIGURED.failure(problem, Remedy(CONFIGURATION, command, "the problem says what would be right"))
+            yield CONFIGURED.failure(problem, Remedy(HERE, command, "the problem says what would be right"))
 
 
 def count(number: int, noun: str) -> str:

@@ -21,11 +21,15 @@ def examine_privileges(facts: Facts) -> Iterator[Finding]:
     """Whether this user may do what the service has to."""
     if NET_ADMIN in facts.capabilities:
         yield PRIVILEGES.ok(f"user {facts.user} has CAP_NET_ADMIN")
-    elif facts.is_running or facts.service.state is ServiceState.HIDDEN:
+    elif facts.is_running:
         yield PRIVILEGES.skipped(f"user {facts.user} has no CAP_NET_ADMIN; the service that runs here has what it needs")
+    elif facts.service.state is ServiceState.HIDDEN:
+        yield PRIVILEGES.skipped(f"user {facts.user} has no CAP_NET_ADMIN, and may not ask if a service runs that has it")
     else:
         found = f"user {facts.user} has no CAP_NET_ADMIN, and could not start the service; some checks were skipped"
-        yield PRIVILEGES.failure(found, run_here("sudo kracauer doctor"), advise("run this, and the service, as root"))
+        yield PRIVILEGES.failure(
+            found, run_here(f"sudo kracauer doctor{facts.source.option}"), advise("run this, and the service, as root")
+        )
 
 
 def examine_tun(facts: Facts) -> Iterator[Finding]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Final
 
+from kracauer.config import Config
 from kracauer.doctor.checks.forwarding import client_devices
 from kracauer.doctor.facts import Facts
 from kracauer.doctor.finding import Finding, Remedy, Topic, advise, run_here
@@ -79,13 +80,13 @@ def examine_firewall(facts: Facts) -> Iterator[Finding]:
     findings = list(_legacy(facts, own))
     if firewall.ruleset is None:
         yield from findings
-        yield FIREWALL.skipped(firewall.reason)
+        yield FIREWALL.skipped(firewall.reason, remedies=_closer_look(facts))
         return
     for chain, (lost, is_certain) in dropping_chains(firewall.ruleset, legs(facts)).items():
         others = f", and {len(lost) - 1} other ways" if len(lost) > 1 else ""
         certainty = "drops" if is_certain else "may drop"
         found = f"the chain {chain} {certainty} {lost[0].words}{others}"
-        remedies = tuple(_openings(chain, own, firewall.ruleset))
+        remedies = tuple(_openings(chain, lost, config, firewall.ruleset))
         make = FIREWALL.failure if is_certain else FIREWALL.warning
         findings.append(make(found, *remedies, subject=str(chain)))
     if findings:
@@ -94,8 +95,13 @@ def examine_firewall(facts: Facts) -> Iterator[Finding]:
         yield FIREWALL.ok("no rule of nftables here drops what belongs to the service")
 
 
-def _openings(chain: Chain, device: str, ruleset: Ruleset) -> Iterator[Remedy]:
+def _closer_look(facts: Facts) -> tuple[Remedy, ...]:
+    return (run_here(f"sudo kracauer doctor{facts.source.option}"),) if facts.user else ()
+
+
+def _openings(chain: Chain, lost: Iterable[Leg], config: Config, ruleset: Ruleset) -> Iterator[Remedy]:
     """The commands that let the device's packets through `chain`, in the words of whatever looks after it."""
+    device = config.network.device
     names = {key[2] for key in ruleset.chains if key[:2] == (chain.family, chain.table)}
     if any(name.startswith("ufw-") for name in names):
         yield run_here(f"ufw route allow in on {device}")
@@ -112,9 +118,21 @@ def _openings(chain: Chain, device: str, ruleset: Ruleset) -> Iterator[Remedy]:
         yield run_here(f"{program} -I DOCKER-USER -i {device} -j ACCEPT")
         yield run_here(f"{program} -I DOCKER-USER -o {device} -j ACCEPT")
     else:
-        for direction in ("iifname", "oifname") if chain.hook == "forward" else ("iifname",):
-            yield run_here(f"nft insert rule {chain} {direction} {device} accept")
+        for match in dict.fromkeys(_description(leg.packet, chain.hook, config) for leg in lost):
+            yield run_here(f"nft insert rule {chain} {match} accept")
         yield advise("that holds until the rules are loaded again: put it where they are kept, such as /etc/nftables.conf")
+
+
+def _description(packet: Packet, hook: str, config: Config) -> str:
+    """What tells packets like this one from others at that hook, where only one of their interfaces may be known."""
+    device = config.network.device
+    is_from_device = packet.iif == device
+    if hook != ("postrouting" if is_from_device else "prerouting"):
+        return f"{'iifname' if is_from_device else 'oifname'} {device}"
+    end = "saddr" if is_from_device else "daddr"
+    if packet.version == 6:
+        return f"ip6 {end} {config.prefix}"
+    return f"ip {end} {packet.src if is_from_device else packet.dst}"
 
 
 def _legacy(facts: Facts, device: str) -> Iterator[Finding]:

@@ -54,12 +54,20 @@ def backend_devices(facts: Facts) -> tuple[str, ...]:
     return tuple(name for name in ways if name and name not in (own, "lo"))
 
 
+def _standing_device(facts: Facts) -> tuple[str, ...]:
+    """The service's own device, where it is there: its packets are forwarded, too."""
+    if facts.config is None or facts.network is None:
+        return ()
+    is_set_up = facts.is_running or not facts.config.network.manage
+    return (facts.config.network.device,) if is_set_up and facts.network.link(facts.config.network.device) else ()
+
+
 def closed_devices_ipv6(facts: Facts) -> tuple[str, ...]:
-    """Those of them whose packets are not passed on; so it is with the device itself where the kernel asks all alike."""
+    """Those of them, and of our own device, whose packets are not passed on."""
     network = facts.network
     if network is None:
         return ()
-    wanted = backend_devices(facts)
+    wanted = (*backend_devices(facts), *_standing_device(facts))
     return tuple(link.name for link in network.links if link.name in wanted and not link.is_forwarding_ipv6)
 
 
@@ -69,7 +77,7 @@ def examine_forwarding_ipv4(facts: Facts) -> Iterator[Finding]:
     if network is None or config is None:
         yield FORWARDING_IPV4.skipped(facts.missing.get("network", "there is no valid configuration"))
         return
-    devices = client_devices(network, config.network.device)
+    devices = (*client_devices(network, config.network.device), *_standing_device(facts))
     closed = [link.name for link in network.links if link.name in devices and not link.is_forwarding_ipv4]
     if not devices and not network.host.is_forwarding_ipv4:
         closed = ["any interface"]
@@ -77,7 +85,7 @@ def examine_forwarding_ipv4(facts: Facts) -> Iterator[Finding]:
         yield FORWARDING_IPV4.ok(f"what comes in by {_listed(devices)} is forwarded")
         return
     found = f"IPv4 that comes in by {_listed(tuple(closed))} is not forwarded: clients do not get through"
-    if network.is_forwarding_all_ipv4:  # to write that again changes nothing
+    if network.is_forwarding_all_ipv4:  # to write that once more would change nothing
         command = "sysctl -w " + " ".join(f"net/ipv4/conf/{name}/forwarding=1" for name in closed)
     else:
         command = "sysctl -w net.ipv4.ip_forward=1"

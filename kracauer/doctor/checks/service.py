@@ -16,7 +16,7 @@ def examine_service(facts: Facts) -> Iterator[Finding]:
     service = facts.service
     match service.state:
         case ServiceState.HIDDEN:
-            yield SERVICE.skipped(service.error, remedies=(run_here("sudo kracauer doctor"),))
+            yield SERVICE.skipped(service.error, remedies=(run_here(f"sudo kracauer doctor{facts.source.option}"),))
         case ServiceState.MUTE:
             remedies = (run_here("journalctl -u kracauer -n 50"), run_here("systemctl restart kracauer"))
             yield SERVICE.failure(service.error, *remedies)
@@ -27,7 +27,7 @@ def examine_service(facts: Facts) -> Iterator[Finding]:
 
 
 def _absent(facts: Facts) -> Finding:
-    start = run_here(f"kracauer run -c {facts.source.path}" if facts.source.path else "kracauer run")
+    start = run_here(f"kracauer run{facts.source.option}")
     remedies = (start, Remedy(start.place, "systemctl start kracauer", "or, where `kracauer install-service` was run"))
     if facts.interface is not None and facts.interface.alias == ALIAS:
         found = "no service runs; one has left its device, and what is sent there is lost until the next one starts"

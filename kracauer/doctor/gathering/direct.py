@@ -14,7 +14,7 @@ from typing import Final
 from kracauer.doctor.facts import Answer, Backend
 
 # A neighbour that is not there is known as such after three seconds (RFC 4861 §10).
-TIMEOUT_S: Final = 3.5
+TIMEOUT_S: Final = 3.3
 AT_MOST: Final = 256
 _ECHO: Final = struct.Struct("!BBHHH")
 _ECHO_REQUEST: Final = 128

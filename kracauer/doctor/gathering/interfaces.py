@@ -36,7 +36,6 @@ def look_at_network(config: Config) -> Network:
             prefix_way=find_way(netlink, config.prefix.network_address + int(EXAMPLE_CLIENT)),
             default_devices=_default_devices(),
             proxied=frozenset(proxied_addresses()),
-            has_force_forwarding=Path("/proc/sys/net/ipv6/conf/all/force_forwarding").exists(),
             is_forwarding_all_ipv4=_sysctl("ipv4", "all", "forwarding") == 1,
         )
 

@@ -26,7 +26,7 @@ from kracauer.host.steps import IPV6_METRIC, PROBING_DEVICE
 from kracauer.tun import TunDevice, open_device
 from kracauer.wire.buffer import Buffer, Frame
 
-_SESSION_S: Final = 4.0
+_SESSION_S: Final = 3.0
 _PROBES: Final = Probes(enabled=True, interval_s=1.0, timeout_s=1.0, rise=1, fall=2)  # which come to a result soon
 _SECRET_BYTES: Final = 32
 
