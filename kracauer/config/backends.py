@@ -102,10 +102,10 @@ def _network(value: object, prefix: IPv6Network | None) -> IPv6Network:
         raise MistakeError(f'has "{written}", which is no IPv6 network: must be as in {NETWORKS_EXAMPLE}') from None
     if slash and network.network_address != IPv6Address(address):
         raise MistakeError(f'has {written}, with bits set behind its first {network.prefixlen}: did you mean "{network}"?')
-    if prefix is not None and network.overlaps(prefix):
-        what = "is inside" if network.subnet_of(prefix) else "contains"
+    # Around the prefix there may be backends: what is inside it is never dialled.
+    if prefix is not None and network.subnet_of(prefix):
         raise MistakeError(
-            f"has {network}, which {what} the prefix {prefix}, and that leads back here: name the backends' networks alone"
+            f"has {network}, which is inside the prefix {prefix}, and that leads back here: name the backends' networks alone"
         )
     for refused, reason in NO_UNICAST_V6:
         if network.subnet_of(refused):
