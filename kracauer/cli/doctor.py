@@ -7,6 +7,7 @@ import textwrap
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,7 +72,7 @@ def read_source(given: Path | None) -> "Source":
 def render_lines(findings: Sequence["Finding"], width: int = 0) -> Iterator[str]:
     """A line for each finding, and below it, where all is not well, why it matters and what mends it; `width` 0: unbroken."""
     shown: Counter[tuple[str, str]] = Counter()
-    for finding in findings:
+    for finding in _merged(findings):
         shown[finding.name, finding.severity] += 1
         if shown[finding.name, finding.severity] > MOST_ALIKE:
             continue
@@ -87,6 +88,19 @@ def render_lines(findings: Sequence["Finding"], width: int = 0) -> Iterator[str]
         yield f"and {left} more of the same kinds, which --json has"
     counts = Counter(finding.severity for finding in findings)
     yield ", ".join(f"{counts[severity]} {severity}" for severity in type(findings[0].severity) if counts[severity])
+
+
+def _merged(findings: Sequence["Finding"]) -> Iterator["Finding"]:
+    """The same, but that checks which were skipped for one reason are one."""
+    names: dict[str, list[str]] = {}
+    for finding in findings:
+        if finding.severity == "skipped":
+            names.setdefault(finding.found, []).append(finding.name)
+    for finding in findings:
+        if finding.severity != "skipped":
+            yield finding
+        elif skipped := names.pop(finding.found, None):
+            yield replace(finding, name=", ".join(dict.fromkeys(skipped)), subject="" if len(skipped) > 1 else finding.subject)
 
 
 def _remedy(remedy: "Remedy") -> Iterator[str]:

@@ -32,6 +32,15 @@ def test_what_is_well_takes_one_line_and_what_is_not_says_why_and_what_mends_it(
     ]
 
 
+def test_what_is_skipped_for_one_reason_takes_one_line() -> None:
+    other = Topic("other", "It matters, too.")
+    assert lines(TOPIC.skipped("no root"), other.ok("well"), other.skipped("no root")) == [
+        "SKIPPED  topic, other: no root",
+        "OK       other: well",
+        "1 ok, 2 skipped",
+    ]
+
+
 def test_a_setting_is_said_to_be_for_the_configuration() -> None:
     assert lines(TOPIC.warning("small", Remedy("the configuration", advice="mtu = 9")))[2:3] == [
         "         → in the configuration, mtu = 9"

@@ -31,7 +31,6 @@ from patients import (
 from kracauer.doctor import TOPICS, Facts, Severity, Source, diagnose
 from kracauer.doctor.facts import Answer, Backend, Firewall, Interface, Link, Name, Service, ServiceState, Storage, Tun, Way
 from kracauer.doctor.nft import parse
-from kracauer.host import Rule
 
 FAILURE, WARNING, OK, SKIPPED = Severity.FAILURE, Severity.WARNING, Severity.OK, Severity.SKIPPED
 SHARED = TEXT.replace("[hosts]", '[network]\nownership = "shared"\n[hosts]')
@@ -232,6 +231,7 @@ def test_a_shared_address_has_to_be_this_host_s_and_costs_it_something() -> None
     local = replace(route("198.51.100.1/32", "eth0", kind="local"), is_in_local_table=True)
     taken = with_host(facts, routes=(local,), listening=frozenset({(IPv4Address(0), 443)}))
     assert the_one(taken, "service-address").severity is OK
+    assert the_one(taken, "prefix").severity is OK
     assert "another program" in the_one(taken, "sharing").found
     deaf = with_host(replace(facts, capabilities=frozenset({"cap_net_admin"})), routes=(local,))
     assert "CAP_NET_RAW" in the_one(deaf, "sharing").found
@@ -241,7 +241,6 @@ def test_the_rules_of_a_shared_address_are_looked_for_while_the_service_runs() -
     facts = with_config(SHARED)
     missing = [finding for finding in found(facts, "routes") if finding.severity is FAILURE]
     assert any("ip -4 rule add" in command for finding in missing for command in commands(finding))
-    assert isinstance(Rule(0), Rule)
 
 
 def test_a_backend_behind_a_router_has_its_route_back_put_there() -> None:

@@ -174,6 +174,21 @@ def test_a_route_that_is_in_the_way_is_named_and_the_command_mends_it(clinic: Cl
     assert clinic.visit().status == 200
 
 
+def test_an_address_that_is_shared_with_the_host_is_found_and_looked_after(clinic: Clinic) -> None:
+    shared = '[network]\nownership = "shared"\n\n[probes]'
+    clinic.write(clinic.config.replace("[probes]", shared))
+    report = clinic.examine()
+    assert failures(report) == ["service-address"]
+    (finding,) = findings(report, "service-address")
+    clinic.ip(clinic.lab.router, finding["remedies"][0]["command"].removeprefix("ip ").replace("INTERFACE", "lo"))
+    assert failures(clinic.examine()) == []
+
+    clinic.start()
+
+    assert clinic.examine()["verdict"] == "ok"
+    assert clinic.visit().status == 200
+
+
 def test_the_host_is_afterwards_as_it_was(clinic: Clinic) -> None:
     before = clinic.host()
     clinic.examine()

@@ -105,7 +105,8 @@ def examine_prefix(facts: Facts) -> Iterator[Finding]:
         yield PREFIX.skipped(facts.missing.get("network", "there is no valid configuration"))
         return
     prefix = config.prefix
-    problem = _conflict(config, network, 6)
+    # Of the service addresses there is a check of its own.
+    problem = _conflict(replace(config, network=replace(config.network, ownership="routed")), network, 6)
     if problem is not None:
         yield PREFIX.failure(problem.cause, *from_text(problem.remedy), subject=str(prefix))
         return

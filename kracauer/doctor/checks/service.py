@@ -31,7 +31,11 @@ def _absent(facts: Facts) -> Finding:
     remedies = (start, Remedy(start.place, "systemctl start kracauer", "or, where `kracauer install-service` was run"))
     if facts.interface is not None and facts.interface.alias == ALIAS:
         found = "no service runs; one has left its device, and what is sent there is lost until the next one starts"
-        return SERVICE.warning(found, *remedies, Remedy(start.place, "kracauer stop --forget", "if there is to be no next one"))
+        return SERVICE.warning(
+            found,
+            *remedies,
+            Remedy(start.place, f"kracauer stop --forget{facts.source.option}", "if there is to be no next one"),
+        )
     return SERVICE.warning("no service runs with this device", *remedies)
 
 
