@@ -257,6 +257,18 @@ def test_before_a_link_local_router_the_address_is_link_local_too() -> None:
     assert finding.remedies[0].command == "ip -6 route replace 2001:db8:46::/96 via fe80::1 dev INTERFACE"
 
 
+def test_the_way_back_leads_to_the_link_and_not_to_whatever_address_this_machine_calls_from() -> None:
+    elsewhere = replace(MISSING_RETURN, way=Way(device="eth1", source=IPv6Address("2001:db8:7::7")))
+    assert commands(the_one(with_backends(elsewhere), "return-route"))[0].endswith(" via 2001:db8:1::1")
+
+
+def test_of_several_addresses_on_the_link_the_one_this_machine_calls_from_is_named() -> None:
+    own = (ip_interface("2001:db8:1::1/64"), ip_interface("2001:db8:1::9/64"))
+    calling = replace(MISSING_RETURN, way=Way(device="eth1", source=IPv6Address("2001:db8:1::9")))
+    facts = with_link("eth1", with_backends(calling), addresses=own)
+    assert commands(the_one(facts, "return-route"))[0].endswith(" via 2001:db8:1::9")
+
+
 def test_one_host_with_two_ports_has_one_way_back() -> None:
     facts = with_backends(MISSING_RETURN, replace(MISSING_RETURN, port=80))
     assert the_one(facts, "return-route").subject == "2001:db8:1::2"
@@ -295,6 +307,18 @@ def test_a_chain_that_drops_is_opened_for_the_device_alone() -> None:
         "nft insert rule inet filter forward oifname kracauer0 accept",
         "nft insert rule inet filter forward iifname kracauer0 accept",
     ]
+
+
+def test_a_chain_that_may_drop_is_a_warning_and_blames_no_backend_s_silence() -> None:
+    perhaps = {"family": "inet", "table": "filter", "chain": "forward", "expr": [{"xt": None}, {"drop": None}]}
+    rules = parse({"nftables": [{"chain": {**DROPPING, "policy": "accept"}}, {"rule": perhaps}]})
+    facts = replace(with_backends(MISSING_RETURN), firewall=Firewall(rules))
+    assert ill(facts) == {"firewall": WARNING, "return-route": FAILURE}
+
+
+def test_what_the_flow_file_has_already_is_not_asked_for_again() -> None:
+    full = Storage(Path("/run/kracauer"), free_bytes=0, flow_file_bytes=4096 + (16 << 20))
+    assert the_one(replace(HEALTHY, storage=full), "flow-file").severity is OK
 
 
 def test_before_routing_what_is_sent_to_the_service_is_told_by_its_address() -> None:

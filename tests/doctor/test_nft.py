@@ -118,6 +118,11 @@ def test_a_condition_that_is_not_understood_leaves_both_possible() -> None:
     assert fates(ruleset(base(), rule({"limit": {"rate": 5, "per": "second"}}, ACCEPT))) == {Fate.ACCEPT, Fate.DROP}
 
 
+def test_a_verdict_map_behind_a_condition_that_is_not_understood_may_not_be_reached() -> None:
+    verdicts = {"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": [["new", DROP]]}}}
+    assert fates(ruleset(base("accept"), rule({"xt": None}, verdicts))) == {Fate.ACCEPT, Fate.DROP}
+
+
 def test_a_verdict_map_decides_by_the_state() -> None:
     verdicts = [["invalid", DROP], ["established", ACCEPT], ["new", DROP]]
     rules = ruleset(base("accept"), rule({"vmap": {"key": {"ct": {"key": "state"}}, "data": {"set": verdicts}}}))

@@ -72,7 +72,7 @@ def examine_device_name(facts: Facts) -> Iterator[Finding]:
     elif interface.driver != "tun":
         remedy = advise('set network.device of the configuration to another name, such as "kracauer1"')
         yield DEVICE_NAME.failure(f"{name} is an interface that is no TUN device (driver {interface.driver})", remedy)
-    elif network.manage and interface.alias != ALIAS and not facts.is_running:
+    elif network.manage and interface.alias != ALIAS:
         remedies = (run_here(f"ip link del {name}"), advise("or set network.device of the configuration to another name"))
         yield DEVICE_NAME.failure(f"{name} is a TUN device that is not Kracauer's", *remedies)
     elif not interface.is_up and (facts.is_running or not network.manage):
