@@ -19,6 +19,7 @@ DEBIAN_PACKAGES = {
     "ip": "iproute2",
     "nsenter": "util-linux",
     "ping": "iputils-ping",
+    "radvd": "radvd",
     "setpriv": "util-linux",
     "tstclnt": "libnss3-tools",
 }

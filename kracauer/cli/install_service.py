@@ -54,7 +54,8 @@ def run(arguments: Namespace) -> int:
         for problem in error.problems:
             print(f"{path}: {problem}", file=sys.stderr)
         return ExitCode.CONFIG_UNUSABLE
-    service = Service(_own_command(), path, arguments.user, _name_servers(config))
+    is_sharing = config.network.ownership == "shared"
+    service = Service(_own_command(), path, arguments.user, _name_servers(config), is_sharing)
     problems = tuple(unreachable(_needed(path), arguments.user))
     for problem in problems:
         print(f"kracauer: {problem}", file=sys.stderr)

@@ -38,6 +38,17 @@ IPAddressDeny=any
 IPAddressAllow={servers}"""
 _REACHES_RESOLVERS: Final = """\
 # Not IPAddressDeny=: names of backends are looked up, and the system's resolvers may be others tomorrow."""
+_HEARS_ROUTERS: Final = """\
+# Not IPAddressDeny=: ICMP errors that come for the shared address are heard, and any router may have to send one."""
+_CAPABILITY: Final = """\
+# Device, routes, and the device's own sysctls. With network.manage = false, and a device of this user's, none is needed.
+AmbientCapabilities=CAP_NET_ADMIN
+CapabilityBoundingSet=CAP_NET_ADMIN"""
+_CAPABILITIES: Final = """\
+# Device, routes, rules, the device's own sysctls. With network.manage = false, and a device of this user's, it is not needed.
+# CAP_NET_RAW is for hearing ICMP errors that come for the shared address, and is given up once that has begun.
+AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW"""
 
 _TEMPLATE: Final = """\
 [Unit]
@@ -72,9 +83,7 @@ UMask=0077
 
 # A user of its own, and one that stays: device and files are found again by it. DynamicUser= may be another one each time.
 User={user}
-# Device, routes, and the device's own sysctls. With network.manage = false, and a device of this user's, none is needed.
-AmbientCapabilities=CAP_NET_ADMIN
-CapabilityBoundingSet=CAP_NET_ADMIN
+{capabilities}
 NoNewPrivileges=yes
 
 # PrivateDevices= would take /dev/net/tun away.
@@ -128,12 +137,14 @@ class Service(NamedTuple):
     """What the unit is to run: the program's absolute command, the configuration's absolute path, and as whom.
 
     `name_servers` are the addresses it asks for names: none where it looks nothing up, None for the system's resolvers.
+    `is_sharing` tells that its service address is this machine's own, too.
     """
 
     command: tuple[str, ...]
     config: Path
     user: str = USER
     name_servers: tuple[str, ...] | None = ()
+    is_sharing: bool = False
 
 
 def render_unit(service: Service, systemd: int | None) -> str:
@@ -147,7 +158,8 @@ def render_unit(service: Service, systemd: int | None) -> str:
         ),
         hopeless=f"{ExitCode.USAGE:d} {ExitCode.CONFIG_UNUSABLE:d}",
         user=service.user,
-        reach=_reach(service.name_servers),
+        capabilities=_CAPABILITIES if service.is_sharing else _CAPABILITY,
+        reach=_HEARS_ROUTERS if service.is_sharing else _reach(service.name_servers),
         families="AF_UNIX AF_NETLINK AF_INET AF_INET6",
     )
 

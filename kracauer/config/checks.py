@@ -10,6 +10,7 @@ from kracauer.config.reader import Check, MistakeError
 _LONGEST_DEVICE_NAME: Final = 15
 # Linux, dev_valid_name(): printable, no white space, "/" or ":"; "%" would be filled in by the kernel.
 _DEVICE_NAME: Final = re.compile(r"[!-~]+", re.ASCII)
+_KERNELS_TABLES: Final = {253: '"default"', 254: '"main"', 255: '"local"'}
 _DEVICE_NAMES_TAKEN: Final = {"lo": "the loopback device", "all": "a word of sysctl", "default": "a word of sysctl"}
 
 
@@ -89,6 +90,14 @@ def redirect(value: object) -> bool:
     if value != "https":
         raise MistakeError('must be "https": plain HTTP is sent on to it, and nowhere else')
     return True
+
+
+def routing_table(value: object) -> int:
+    """The number of a routing table that is not one of the kernel's own."""
+    number = whole_number(1, 0xFFFF_FFFF)(value)
+    if number in _KERNELS_TABLES:
+        raise MistakeError(f"is the table {_KERNELS_TABLES[number]}: must be a number that nobody else uses, as in 198")
+    return number
 
 
 def device_name(value: object) -> str:

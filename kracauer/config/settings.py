@@ -43,7 +43,7 @@ NETWORK_CHECKS: Final[Mapping[str, Check[object]]] = {
     "router_sources": addresses.router_sources,
     "offloads": checks.boolean,
     "ownership": checks.one_of(("routed", "shared")),
-    "table": checks.whole_number(1, 0xFFFFFFFF),
+    "table": checks.routing_table,
 }
 LOG_CHECKS: Final[Mapping[str, Check[object]]] = {
     "level": checks.one_of(("debug", "info", "warning", "error")),

@@ -50,6 +50,22 @@ def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
     assert [line for line in result.stderr.splitlines() if NAME in line] == []
 
 
+@pytest.mark.parametrize("change", [{"is_sharing": True}, {"name_servers": None}, {"name_servers": ("2001:db8::53",)}], ids=str)
+def test_systemd_finds_nothing_wrong_with_one_that_may_do_more(change: dict[str, object], tmp_path: Path) -> None:
+    path = tmp_path / NAME
+    path.write_text(render_unit(USUAL._replace(command=("/bin/true",))._replace(**change), OLD), encoding="utf-8")  # type: ignore[arg-type]
+    result = analyze("verify", "--man=no", path)
+    assert (result.returncode, [line for line in result.stderr.splitlines() if NAME in line]) == (0, [])
+
+
+def test_one_whose_address_is_shared_may_hear_icmp() -> None:
+    shared, usual = (render_unit(USUAL._replace(is_sharing=sharing), OLD) for sharing in (True, False))
+    assert "\nAmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW\nCapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW\n" in shared
+    assert "\nIPAddressDeny=" not in shared
+    assert "CAP_NET_RAW" not in usual
+    assert "\nIPAddressDeny=any\n" in usual
+
+
 def test_systemd_rates_the_unit_as_locked_up(unit: Path) -> None:
     result = analyze("security", "--offline=yes", unit)
     if "Unknown" in result.stderr or "unrecognized option" in result.stderr:
