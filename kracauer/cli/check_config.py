@@ -8,13 +8,14 @@ from typing import Final
 
 from kracauer.cli.config_file import ConfigFile, ConfigFileError, add_config_argument, find_config, read_config
 from kracauer.cli.exit_codes import ExitCode
-from kracauer.config import Config
+from kracauer.config import Config, Listener
 from kracauer.errors import ConfigError
 from kracauer.routes import DEFAULT, Backend, Balance, Route
 
 NAME: Final = "check-config"
 HELP: Final = "check a configuration, and summarise it or list every problem"
 
+_REDIRECTED: Final = "plain HTTP is sent to HTTPS"
 _EXAMPLE_CLIENT: Final = IPv4Address("192.0.2.7")
 
 
@@ -49,7 +50,7 @@ def render_summary(file: ConfigFile) -> Iterator[str]:
     yield f"{file.path}: valid"
     yield ""
     yield f"prefix     {config.prefix}   (backends see {_EXAMPLE_CLIENT} as {mapped})"
-    yield from _section("listeners", [(str(listener), listener.protocol.value) for listener in config.listeners])
+    yield from _section("listeners", [(str(listener), _protocol(listener)) for listener in config.listeners])
     yield from _section("names", _names(config))
     if config.backend_networks:
         yield from _section("backends", [("all within", ", ".join(map(str, config.backend_networks)))])
@@ -59,11 +60,22 @@ def render_summary(file: ConfigFile) -> Iterator[str]:
 
 
 def _names(config: Config) -> list[tuple[str, str]]:
-    names = [(route.pattern, _backends(route)) for route in config.routes]
+    names = [(route.pattern, "; ".join((_backends(route), *_conditions(route)))) for route in config.routes]
     if config.dns.serve_any:
         return [*names, ("(any other)", "its own AAAA records")]
     has_default = any(route.pattern == DEFAULT for route in config.routes)
     return names if has_default else [*names, ("(any other)", "refused")]
+
+
+def _protocol(listener: Listener) -> str:
+    return f"{listener.protocol.value}; {_REDIRECTED}" if listener.redirect else listener.protocol.value
+
+
+def _conditions(route: Route) -> Iterator[str]:
+    if route.redirect:
+        yield _REDIRECTED
+    if route.max_flows:
+        yield f"at most {route.max_flows} connection{'' if route.max_flows == 1 else 's'}"
 
 
 def _backends(route: Route) -> str:

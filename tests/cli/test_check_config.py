@@ -249,3 +249,13 @@ def test_what_is_looked_up_is_told_apart_and_the_networks_of_backends_are_shown(
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert "wiki.example.com web1.example.net:81 (looked up), then 2001:db8:2::7" in lines
     assert lines[-2:] == ["(any other) its own AAAA records", "backends all within 2001:db8:1::/64, 2001:db8:2::/64"]
+
+
+def test_redirects_and_limits_are_shown_where_they_hold(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = VALID.replace('protocol = "http"', 'protocol = "http"\nredirect = "https"')
+    text += '[hosts."full.example.com"]\nbackends = "2001:db8:1::9"\nmax_flows = 100\nredirect = "https"\n'
+    written(folder / "web.toml", text)
+    assert main(["check-config", "-c", "web.toml"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "198.51.100.1:80 http; plain HTTP is sent to HTTPS" in lines
+    assert "full.example.com 2001:db8:1::9; plain HTTP is sent to HTTPS; at most 100 connections" in lines
