@@ -39,6 +39,7 @@ class Running:
         path = directory / "kracauer-config.toml"
         path.write_text(config, encoding="utf-8")
         self.lines: list[dict[str, Any]] = []
+        self.words: list[str] = []  # of Python itself, where it is interrupted before a line of ours has run
         self.process = subprocess.Popen(
             [*wrapper, sys.executable, "-m", "kracauer", "run", "-c", str(path), *options],
             env=environment(directory),
@@ -70,6 +71,8 @@ class Running:
         return self.finish()
 
     def events(self) -> list[str]:
+        """Everything it has logged; fails where it has written anything else."""
+        assert not self.words
         return [line["event"] for line in self.lines]
 
     def end(self) -> None:
@@ -85,7 +88,8 @@ class Running:
         assert select.select([descriptor], [], [], max(timeout_s, 0))[0], f"nothing more after {self.lines}"
         chunk = os.read(descriptor, 65536)
         *lines, self._rest = (self._rest + chunk).split(b"\n")
-        self.lines += [json.loads(line) for line in lines]
+        self.lines += [json.loads(line) for line in lines if line.startswith(b"{")]
+        self.words += [line.decode(errors="replace") for line in lines if not line.startswith(b"{")]
         return bool(chunk)
 
 
