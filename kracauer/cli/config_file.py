@@ -1,5 +1,6 @@
 """Finds and reads the configuration file."""
 
+import sys
 from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -83,3 +84,16 @@ def _reader(folder: Path) -> Callable[[str], str]:
         return path.read_text(encoding="utf-8")
 
     return read_file
+
+
+def read_or_explain(given: Path | None) -> ConfigFile | None:
+    """Find and read the configuration; None, and all that is wrong on stderr, where that cannot be."""
+    try:
+        path = find_config(given)
+        return read_config(path)
+    except ConfigFileError as error:
+        print(f"kracauer: {error}", file=sys.stderr)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(f"{path}: {problem}", file=sys.stderr)
+    return None

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Final
 
 import kracauer
-from kracauer.cli.config_file import ConfigFileError, add_config_argument, find_config, read_config
+from kracauer.cli.config_file import add_config_argument, read_or_explain
 from kracauer.cli.exit_codes import ExitCode
 from kracauer.cli.systemd_unit import USER, Service, render_unit, unreachable
 from kracauer.config import Config
-from kracauer.errors import ConfigError, KracauerError
+from kracauer.errors import KracauerError
 
 NAME: Final = "install-service"
 HELP: Final = "have systemd run the service: write its unit, make its user"
@@ -44,16 +44,11 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Install the unit, or print it; returns 0, or the exit status that tells what was in the way."""
-    try:
-        path = Path(os.path.abspath(find_config(arguments.config)))  # noqa: PTH100 - `resolve` would follow links that are meant
-        config = read_config(path).config
-    except ConfigFileError as error:
-        print(f"kracauer: {error}", file=sys.stderr)
+    file = read_or_explain(arguments.config)
+    if file is None:
         return ExitCode.CONFIG_UNUSABLE
-    except ConfigError as error:
-        for problem in error.problems:
-            print(f"{path}: {problem}", file=sys.stderr)
-        return ExitCode.CONFIG_UNUSABLE
+    path = Path(os.path.abspath(file.path))  # noqa: PTH100 - `resolve` would follow links that are meant
+    config = file.config
     is_sharing = config.network.ownership == "shared"
     service = Service(_own_command(), path, arguments.user, _name_servers(config), is_sharing)
     problems = tuple(unreachable(_needed(path), arguments.user))

@@ -5,10 +5,10 @@ import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import TYPE_CHECKING, Final
 
-from kracauer.cli.config_file import ConfigFileError, add_config_argument, find_config, read_config
+from kracauer.cli.config_file import add_config_argument, read_or_explain
 from kracauer.cli.exit_codes import ExitCode
 from kracauer.config import Config
-from kracauer.errors import ConfigError, DeviceError, HostError, RemediableError
+from kracauer.errors import DeviceError, HostError, RemediableError
 
 if TYPE_CHECKING:
     from kracauer.host import Facts, Step
@@ -37,16 +37,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Do it; returns 0, or the exit status that tells what was in the way."""
-    try:
-        path = find_config(arguments.config)
-        config = read_config(path).config
-    except ConfigFileError as error:
-        print(f"kracauer: {error}", file=sys.stderr)
+    file = read_or_explain(arguments.config)
+    if file is None:
         return ExitCode.CONFIG_UNUSABLE
-    except ConfigError as error:
-        for problem in error.problems:
-            print(f"{path}: {problem}", file=sys.stderr)
-        return ExitCode.CONFIG_UNUSABLE
+    config = file.config
     try:
         match arguments.action:
             case "plan":

@@ -1,15 +1,14 @@
 """`kracauer run`: the service itself, in the foreground."""
 
-import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from kracauer.cli.config_file import ConfigFileError, add_config_argument, find_config, read_config
+from kracauer.cli.config_file import add_config_argument, read_config, read_or_explain
 from kracauer.cli.exit_codes import ExitCode
 from kracauer.config import Config
-from kracauer.errors import ConfigError, DeviceError, HostError, RemediableError
+from kracauer.errors import DeviceError, HostError, RemediableError
 
 NAME: Final = "run"
 HELP: Final = "run the service until SIGTERM (which keeps connections) or SIGINT"
@@ -25,17 +24,10 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Serve; returns 0 after a clean stop, or the exit status that tells what was in the way."""
-    try:
-        path = find_config(arguments.config)
-        config = read_config(path).config
-    except ConfigFileError as error:
-        print(f"kracauer: {error}", file=sys.stderr)
+    file = read_or_explain(arguments.config)
+    if file is None:
         return ExitCode.CONFIG_UNUSABLE
-    except ConfigError as error:
-        for problem in error.problems:
-            print(f"{path}: {problem}", file=sys.stderr)
-        return ExitCode.CONFIG_UNUSABLE
-    return _serve(config, lambda: read_config(path).config, arguments.record)
+    return _serve(file.config, lambda: read_config(file.path).config, arguments.record)
 
 
 def _serve(config: Config, reread: Callable[[], Config], record: Path | None) -> int:
