@@ -50,10 +50,12 @@ esac
 END
 cat > /run/stage/pip <<'END'
 #!/bin/sh
+mkdir -p /opt/kracauer/lib
+cp -R {root}/kracauer /opt/kracauer/lib/
 cat > /opt/kracauer/bin/kracauer <<'SCRIPT'
 #!{python}
 import sys
-sys.path[:0] = ["{root}", "{packages}"]
+sys.path[:0] = ["/opt/kracauer/lib", "{packages}"]
 from kracauer.cli import main
 sys.exit(main())
 SCRIPT

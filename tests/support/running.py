@@ -41,7 +41,8 @@ class Running:
         self.lines: list[dict[str, Any]] = []
         self.words: list[str] = []  # of Python itself, where it is interrupted before a line of ours has run
         self.process = subprocess.Popen(
-            [*wrapper, sys.executable, "-m", "kracauer", "run", "-c", str(path), *options],
+            # Whoever runs the tests in the background may have them ignore SIGINT, and so all that they start.
+            [*wrapper, "env", "--default-signal=INT", sys.executable, "-m", "kracauer", "run", "-c", str(path), *options],
             env=environment(directory),
             stderr=subprocess.PIPE,
             cwd=directory,
