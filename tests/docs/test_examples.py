@@ -166,7 +166,8 @@ def test_every_use_of_the_command_line_in_a_shell_block_is_one_it_knows(
     block: Block, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for command, rest in re.findall(
-        r"(?:^|/)kracauer (run|reload|status|stop|check-config|doctor|network (?:plan|apply|undo)|install-service|demo)\b([^\n&|>2]*)",
+        r"(?:^|/)kracauer (run|reload|status|stop|check-config|doctor|network (?:plan|apply|undo)|install-service|demo)\b"
+        r"([^\n&|>2]*)",
         block.text,
         re.MULTILINE,
     ):

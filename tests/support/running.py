@@ -42,7 +42,7 @@ class Running:
         self.words: list[str] = []  # of Python itself, where it is interrupted before a line of ours has run
         self.process = subprocess.Popen(
             # Whoever runs the tests in the background may have them ignore SIGINT, and so all that they start.
-            [*wrapper, "env", "--default-signal=INT", sys.executable, "-m", "kracauer", "run", "-c", str(path), *options],
+            ["env", "--default-signal=INT", *wrapper, sys.executable, "-m", "kracauer", "run", "-c", str(path), *options],
             env=environment(directory),
             stderr=subprocess.PIPE,
             cwd=directory,
