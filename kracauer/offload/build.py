@@ -135,7 +135,7 @@ def render() -> str:
     if built["big"].maps != layouts:
         raise BuildError("the maps differ with the byte order", "give every field an explicit size and padding")
     lines = [
-        '"""The program of splice.bpf.c as the kernel loads it; made by `python -m kracauer.offload.build`, not to be edited."""',
+        '"""The program of splice.bpf.c for the kernel; made by `python -m kracauer.offload.build`, not to be edited."""',
         "",
         "from typing import Final",
         "",

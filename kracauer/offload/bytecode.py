@@ -1,4 +1,4 @@
-"""The program of splice.bpf.c as the kernel loads it; made by `python -m kracauer.offload.build`, not to be edited."""
+"""The program of splice.bpf.c for the kernel; made by `python -m kracauer.offload.build`, not to be edited."""
 
 from typing import Final
 

@@ -1,0 +1,209 @@
+"""The fast path in the kernel: the maps of splice.bpf.c, kept in step with the flows, and the program that reads them."""
+
+import errno
+import heapq
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Final, Self
+
+from kracauer.offload import bpf, bytecode
+from kracauer.offload.attachment import Attachment, attach
+from kracauer.offload.bpf import OffloadError
+from kracauer.offload.collecting import LEASE_S, Gain, add_to_backend, add_to_client, is_suited
+from kracauer.offload.layout import (
+    CARRIED,
+    COLLECTED,
+    COLLECTED_AT,
+    CONTROL,
+    IDENTIFICATIONS,
+    TRAFFIC_BYTES,
+    Entries,
+    build_entries,
+)
+from kracauer.tcp.splice import Splice
+
+_LICENCE: Final = "MIT"
+_NANOSECONDS: Final = 1_000_000_000
+_TO_CLIENT_AT: Final = CARRIED.size
+# Columns of the traffic as a list of 64-bit numbers.
+_ROW: Final = TRAFFIC_BYTES // 8
+_COLUMNS: Final = ((0, COLLECTED_AT // 8), (_TO_CLIENT_AT // 8, (_TO_CLIENT_AT + COLLECTED_AT) // 8))
+
+
+class _Places:
+    """Numbers below `capacity`, lowest first. One that is given back rests: packets may still be under way with it."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._free: list[int] = []
+        self._resting: list[int] = []
+        self.end = 0  # all that were ever taken are below
+
+    def take(self) -> int | None:
+        """A number nobody has; None where there is none now."""
+        if self._free:
+            return heapq.heappop(self._free)
+        if self.end == self._capacity:
+            return None
+        self.end += 1
+        return self.end - 1
+
+    def release(self, number: int) -> None:
+        """Have `number` taken again, but not before `rest_over`."""
+        self._resting.append(number)
+
+    def rest_over(self) -> None:
+        """Have those taken again that were released."""
+        for number in self._resting:
+            heapq.heappush(self._free, number)
+        self._resting.clear()
+
+
+class KernelPath:
+    """The program with room for so many flows; attach it to a device, and sweep, and it takes packets.
+
+    Needs CAP_BPF and CAP_NET_ADMIN to be opened and attached, and nothing of the kind later on.
+    """
+
+    def __init__(self, maps: dict[str, bpf.Map], program: int, capacity: int) -> None:
+        self.program = program
+        self.refused: dict[str, int] = {}
+        self._maps = maps
+        self._client_flows, self._backend_flows = maps["client_flows"], maps["backend_flows"]
+        self._traffic, self._control = maps["traffic"].map_memory(), maps["control"].map_memory()
+        self._columns = memoryview(self._traffic).cast("Q")
+        self._places = _Places(capacity)
+        self._installed: dict[Splice, tuple[int, Entries]] = {}
+        self._by_index: dict[int, Splice] = {}
+        self._attachment: Attachment | None = None
+
+    @classmethod
+    def open(cls, capacity: int, *, link_header_length: int = 0) -> Self:
+        """Make the maps, and have the kernel verify the program; raises OffloadError.
+
+        `link_header_length` is what lies before the IP header: nothing on a TUN device.
+        """
+        rooms = {"control": 1, "identifications": IDENTIFICATIONS}
+        with ExitStack() as stack:
+            maps = {}
+            for name, (kind, key_bytes, value_bytes, flags) in bytecode.MAPS.items():
+                room = rooms.get(name, capacity)
+                try:
+                    maps[name] = bpf.Map.create(kind, key_bytes, value_bytes, room, flags=flags, name=name)
+                except OSError as error:
+                    raise bpf.explain(error, f"make the map {name} for {room} flows") from error
+                stack.callback(maps[name].close)
+            instructions = bpf.link(
+                bytecode.INSTRUCTIONS[sys.byteorder],
+                bytecode.RELOCATIONS[sys.byteorder],
+                {name: entry.fd for name, entry in maps.items()},
+                {"link_header_length": link_header_length},
+            )
+            program = bpf.load_program(bpf.PROGRAM_SCHED_CLS, instructions, licence=_LICENCE, name="kracauer_splice")
+            stack.callback(os.close, program)
+            with maps["identifications"].map_memory() as memory:
+                memory[:] = os.urandom(len(memory))  # RFC 7739 §5: where each begins is nobody's business
+            path = cls(maps, program, capacity)
+            stack.pop_all()
+        return path
+
+    def attach(self, interface: str) -> str:
+        """Put the program on the egress of `interface`, in this thread's network namespace; says how. Raises OffloadError."""
+        if self._attachment is not None:
+            raise OffloadError(f"already attached to {self._attachment.interface}", "close it first")
+        self._attachment = attach(self.program, interface)
+        return self._attachment.kind
+
+    def __len__(self) -> int:
+        return len(self._installed)
+
+    def install(self, splice: Splice) -> bool:
+        """As the contract has it: both directions, or none."""
+        if splice in self._installed:
+            return True
+        if not is_suited(splice):
+            return False
+        index = self._places.take()
+        if index is None:
+            self._note_refused(errno.ENOSPC)
+            return False
+        entries = build_entries(splice.constants, index)
+        at = index * TRAFFIC_BYTES
+        CARRIED.pack_into(self._traffic, at, 0, 0, 0, splice.backend_acked, 0, 0)
+        CARRIED.pack_into(self._traffic, at + _TO_CLIENT_AT, 0, 0, 0, splice.client_acked, 0, 0)
+        try:
+            self._backend_flows.update(entries.backend_key, entries.to_client)
+            self._client_flows.update(entries.client_key, entries.to_backend)
+        except OSError as error:  # E2BIG, ENOMEM: the engine goes on with this one
+            self._backend_flows.delete(entries.backend_key)
+            self._places.release(index)
+            self._note_refused(error.errno or 0)
+            return False
+        self._installed[splice] = index, entries
+        self._by_index[index] = splice
+        return True
+
+    def remove(self, splice: Splice) -> None:
+        """As the contract has it. A packet that is under way at this moment may still pass, and not be counted."""
+        held = self._installed.pop(splice, None)
+        if held is None:
+            return
+        index, entries = held
+        self._client_flows.delete(entries.client_key)
+        self._backend_flows.delete(entries.backend_key)
+        del self._by_index[index]
+        self._collect(splice, index)
+        self._places.release(index)
+
+    def refresh(self, splice: Splice) -> None:
+        """As the contract has it; no system call."""
+        held = self._installed.get(splice)
+        if held is not None:
+            self._collect(splice, held[0])
+
+    def sweep(self, now: float) -> Sequence[Splice]:
+        """As the contract has it; no system call."""
+        CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * _NANOSECONDS))
+        end = self._places.end * _ROW
+        changed: set[int] = set()
+        for packets_at, collected_at in _COLUMNS:
+            packets = self._columns[packets_at:end:_ROW].tolist()
+            collected = self._columns[collected_at:end:_ROW].tolist()
+            if packets != collected:
+                changed |= {index for index, count in enumerate(packets) if count != collected[index]}
+        self._places.rest_over()
+        splices = [self._by_index[index] for index in sorted(changed) if index in self._by_index]
+        for splice in splices:
+            self._collect(splice, self._installed[splice][0])
+        return splices
+
+    def close(self) -> None:
+        """As the contract has it: detach the program, and let go of it and of the maps."""
+        if self._attachment is not None:
+            self._attachment.close()
+            self._attachment = None
+        if self.program < 0:
+            return
+        for splice in list(self._installed):
+            self.remove(splice)
+        self._columns.release()
+        self._traffic.close()
+        self._control.close()
+        os.close(self.program)
+        self.program = -1
+        for entry in self._maps.values():
+            entry.close()
+
+    def _note_refused(self, number: int) -> None:
+        name = errno.errorcode.get(number, "unknown")
+        self.refused[name] = self.refused.get(name, 0) + 1
+
+    def _collect(self, splice: Splice, index: int) -> None:
+        at = index * TRAFFIC_BYTES
+        for part, add in ((at, add_to_backend), (at + _TO_CLIENT_AT, add_to_client)):
+            packets, size, last_seen, acked, packets_before, size_before = CARRIED.unpack_from(self._traffic, part)
+            if packets != packets_before:
+                add(splice, Gain(packets - packets_before, size - size_before, acked, last_seen / _NANOSECONDS))
+                COLLECTED.pack_into(self._traffic, part + COLLECTED_AT, packets, size)

@@ -1,0 +1,139 @@
+"""A fast path in memory: what the kernel's does to packets on the device, it does to the frames that it is given."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from kracauer.offload.collecting import LEASE_S, Gain, add_to_backend, add_to_client, is_suited
+from kracauer.offload.layout import build_entries
+from kracauer.offload.options import is_walked
+from kracauer.tcp.record import RECORD_BYTES, Records
+from kracauer.tcp.splice import Splice
+from kracauer.translate.identification import Identifications
+from kracauer.wire import ipv4, ipv6, tcp
+from kracauer.wire.buffer import PACKET_START, Frame
+
+_V4_KEY: Final = slice(PACKET_START + 12, PACKET_START + 24)
+_V6_KEY: Final = slice(PACKET_START + 8, PACKET_START + 44)
+_KERNELS_HALF: Final = 0x8000
+
+
+class _KernelIdentifications(Identifications):
+    """Numbers with the highest bit set, which the engine's are not to have."""
+
+    __slots__ = ()
+
+    def take(self, count: int = 1) -> int:
+        return _KERNELS_HALF | super().take(count)
+
+
+class _Held:
+    """A flow, and the copy of its record that packets are translated by meanwhile."""
+
+    def __init__(self, splice: Splice, copy: Splice) -> None:
+        constants = splice.constants
+        self.splice = splice
+        self.copy = copy
+        entries = build_entries(constants, 0)
+        self.client_key, self.backend_key = entries.client_key, entries.backend_key
+        self._seen_to_backend = copy.packets_to_backend, copy.bytes_to_backend
+        self._seen_to_client = copy.packets_to_client, copy.bytes_to_client
+        self.last_to_backend = self.last_to_client = 0.0
+
+    def collect(self) -> bool:
+        """Carry over what has passed; returns whether anything has."""
+        copy, splice = self.copy, self.splice
+        to_backend = copy.packets_to_backend, copy.bytes_to_backend
+        to_client = copy.packets_to_client, copy.bytes_to_client
+        (packets, size), (packets_back, size_back) = self._seen_to_backend, self._seen_to_client
+        self._seen_to_backend, self._seen_to_client = to_backend, to_client
+        if to_backend[0] != packets:
+            gain = Gain(to_backend[0] - packets, to_backend[1] - size, copy.backend_acked, self.last_to_backend)
+            add_to_backend(splice, gain)
+        if to_client[0] != packets_back:
+            gain = Gain(to_client[0] - packets_back, to_client[1] - size_back, copy.client_acked, self.last_to_client)
+            add_to_client(splice, gain)
+        return to_backend[0] != packets or to_client[0] != packets_back
+
+
+class MemoryPath:
+    """Has `receive` where the other has a device."""
+
+    def __init__(self, capacity: int = 64) -> None:
+        self.refused: dict[str, int] = {}
+        self._capacity = capacity
+        self._records = Records()
+        self._identifications = _KernelIdentifications(0)
+        self._installed: dict[Splice, _Held] = {}
+        self._by_client: dict[bytes, _Held] = {}
+        self._by_backend: dict[bytes, _Held] = {}
+        self._leased_until = 0.0
+
+    def __len__(self) -> int:
+        return len(self._installed)
+
+    def receive(self, frame: Frame, now: float) -> memoryview | None:
+        """What becomes of the packet in `frame`; None, with the frame untouched, where it is the engine's."""
+        if now >= self._leased_until:
+            return None
+        buffer, end = frame.buffer, frame.end
+        if buffer[PACKET_START] == 0x45 and end >= PACKET_START + ipv4.MIN_LENGTH + tcp.MIN_LENGTH:
+            held = self._by_client.get(bytes(buffer[_V4_KEY]))
+            if held is None or not self._has_known_options(frame, PACKET_START + ipv4.MIN_LENGTH):
+                return None
+            held.last_to_backend = now
+            return held.copy.to_backend(frame, now)
+        if buffer[PACKET_START] >> 4 == 6 and end >= PACKET_START + ipv6.LENGTH + tcp.MIN_LENGTH:
+            held = self._by_backend.get(bytes(buffer[_V6_KEY]))
+            if held is None or not self._has_known_options(frame, PACKET_START + ipv6.LENGTH):
+                return None
+            held.last_to_client = now
+            return held.copy.to_client(frame, now)
+        return None
+
+    @staticmethod
+    def _has_known_options(frame: Frame, start: int) -> bool:
+        options_end = start + (frame.buffer[start + 12] >> 2 & 0x3C)
+        return options_end <= frame.end and is_walked(bytes(frame.buffer[start + tcp.MIN_LENGTH : options_end]))
+
+    def install(self, splice: Splice) -> bool:
+        """As the contract has it."""
+        if splice in self._installed:
+            return True
+        if not is_suited(splice):
+            return False
+        if len(self._installed) >= self._capacity:
+            self.refused["ENOSPC"] = self.refused.get("ENOSPC", 0) + 1
+            return False
+        place = self._records.take()
+        record = splice.memory[splice.at : splice.at + RECORD_BYTES]
+        memoryview(place.page.memory)[place.at : place.at + RECORD_BYTES] = record
+        held = _Held(splice, Splice(place, self._identifications))
+        self._installed[splice] = held
+        self._by_client[held.client_key] = self._by_backend[held.backend_key] = held
+        return True
+
+    def remove(self, splice: Splice) -> None:
+        """As the contract has it."""
+        held = self._installed.pop(splice, None)
+        if held is None:
+            return
+        self._by_client.pop(held.client_key, None)
+        self._by_backend.pop(held.backend_key, None)
+        held.collect()
+        self._records.release(held.copy.page, held.copy.at)
+
+    def refresh(self, splice: Splice) -> None:
+        """As the contract has it."""
+        if splice in self._installed:
+            self._installed[splice].collect()
+
+    def sweep(self, now: float) -> Sequence[Splice]:
+        """As the contract has it."""
+        self._leased_until = now + LEASE_S
+        return [splice for splice, held in self._installed.items() if held.collect()]
+
+    def close(self) -> None:
+        """As the contract has it."""
+        for splice in list(self._installed):
+            self.remove(splice)
+        self._leased_until = 0.0
