@@ -1,5 +1,6 @@
 """Fast paths for the tests: the one in memory always, the kernel's where it can be had."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -28,8 +29,10 @@ def new_trial(request: pytest.FixtureRequest) -> Iterator[Callable[..., Trial]]:
     """Either of them, made anew, with a capacity."""
     made = []
 
-    def make(capacity: int = 16) -> Trial:
+    def make(capacity: int = 16, *, is_swept: bool = True) -> Trial:
         trial = make_trial(request.param, capacity)
+        if is_swept:
+            trial.path.sweep(time.monotonic())
         made.append(trial)
         return trial
 

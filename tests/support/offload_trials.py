@@ -47,7 +47,6 @@ class Trial(Protocol):
 class MemoryTrial:
     def __init__(self, capacity: int = 16) -> None:
         self.path = MemoryPath(capacity)
-        self.path.sweep(time.monotonic())
 
     def receive(self, packet: bytes, gso_size: int = 0) -> bytes | None:
         frame = Frame(packet, vnet_hdr.build(vnet_of(packet, gso_size)))
@@ -58,7 +57,6 @@ class MemoryTrial:
 class KernelTrial:
     def __init__(self, capacity: int = 16) -> None:
         self.path = KernelPath.open(capacity, link_header_length=14)
-        self.path.sweep(time.monotonic())
 
     def receive(self, packet: bytes, gso_size: int = 0) -> bytes | None:
         context = bytearray(_CONTEXT_BYTES)
