@@ -157,6 +157,16 @@ class Flow:
         return self.client_key[4:8]
 
     @property
+    def client_port(self) -> int:
+        """The port that the client dialled from."""
+        return int.from_bytes(self.client_key[8:10], "big")
+
+    @property
+    def service_port(self) -> int:
+        """The port that the client dialled."""
+        return int.from_bytes(self.client_key[10:], "big")
+
+    @property
     def client_isn(self) -> int:
         """The initial sequence number of the client, which its backend knows too; 0 for a client that is told no."""
         if self.splice is not None:
@@ -222,10 +232,12 @@ class FlowTable:
             raise ValueError("another flow holds this client key")
         self._note_live(flow, 1)
 
-    def bind(self, flow: Flow, from_backend: Endpoints) -> None:
-        """Have `flow` found by its backend's packets too, and by those of no earlier one; raises ValueError when taken."""
+    def bind(self, flow: Flow, key: bytes) -> None:
+        """Have `flow` found by its backend's packets too, whose `backend_key` is `key`, and by those of no earlier one.
+
+        Raises ValueError when another flow has it.
+        """
         self.unbind(flow)
-        key = backend_key(from_backend)
         if self.by_backend.setdefault(key, flow) is not flow:
             raise ValueError("another flow holds this backend key")
         flow.backend_key = key

@@ -1,15 +1,20 @@
 """Packets and answers that Kracauer originates itself: TCP segments of either family, TLS alerts, HTTP errors."""
 
+import struct
 from http import HTTPStatus
 from typing import Final, NamedTuple
 
-from kracauer.wire import ipv4, ipv6, tcp, vnet_hdr
-from kracauer.wire.checksum import checksum, pseudo_header_sum
-from kracauer.wire.ipv4 import IPv4Header
-from kracauer.wire.ipv6 import IPv6Header
+from kracauer.wire import ipv4, tcp
+from kracauer.wire.checksum import MODULUS, word_sum
 from kracauer.wire.tcp import TcpHeader
 
 TTL: Final = 64
+
+# Behind an empty vnet header; urgent pointers are zero.
+_V4_TCP: Final = struct.Struct("!10xBBHHHHH4s4sHHIIHHH2x")
+_V6_TCP: Final = struct.Struct("!10xIHH16s16sHHIIHHH2x")
+_TTL_TCP: Final = TTL << 8 | ipv4.PROTOCOL_TCP
+_TCP_HOPS: Final = ipv4.PROTOCOL_TCP << 8 | TTL
 
 ALERT_UNRECOGNIZED_NAME: Final = 112  # RFC 6066 §3
 
@@ -47,29 +52,31 @@ def build_segment(
 ) -> bytes:
     """Return a whole packet of the endpoints' family with both checksums, behind an empty vnet header."""
     src, dst, src_port, dst_port = endpoints
-    header = tcp.build(TcpHeader(src_port, dst_port, seq, ack, flags, window, options=options))
-    length = len(header) + len(payload)
-    segment = bytearray(header + payload)
-    value = checksum(segment, pseudo_header_sum(src, dst, ipv4.PROTOCOL_TCP, length))
-    segment[tcp.CHECKSUM_OFFSET : tcp.CHECKSUM_OFFSET + 2] = value.to_bytes(2, "big")
+    header_length = tcp.MIN_LENGTH + len(options)
+    if header_length % 4 or header_length > tcp.MAX_LENGTH:
+        raise ValueError("TCP options take 0 to 40 bytes in whole 32-bit words")
+    length = header_length + len(payload)
+    addresses = int.from_bytes(src, "big") + int.from_bytes(dst, "big")
+    offset_flags = header_length << 10 | flags
+    total = addresses + ipv4.PROTOCOL_TCP + length + src_port + dst_port + seq + ack + offset_flags + window
+    if options:
+        total += int.from_bytes(options, "big")
+    if payload:
+        total += word_sum(payload)
     if len(src) == 4:
         # Atomic (RFC 6864 §4.1): never fragmented, so the identification says nothing.
-        header_v4 = IPv4Header(
-            tos=traffic_class,
-            total_length=ipv4.MIN_LENGTH + length,
-            identification=0,
-            dont_fragment=True,
-            more_fragments=False,
-            fragment_offset=0,
-            ttl=TTL,
-            protocol=ipv4.PROTOCOL_TCP,
-            src=src,
-            dst=dst,
-        )
-        ip = ipv4.build(header_v4)
+        total_length = ipv4.MIN_LENGTH + length
+        ip_sum = 0x4500 + traffic_class + total_length + ipv4.DONT_FRAGMENT + _TTL_TCP + addresses
+        head = _V4_TCP.pack(
+            0x45, traffic_class, total_length, 0, ipv4.DONT_FRAGMENT, _TTL_TCP, -ip_sum % MODULUS, src, dst,
+            src_port, dst_port, seq, ack, offset_flags, window, -total % MODULUS,
+        )  # fmt: skip
     else:
-        ip = ipv6.build(IPv6Header(traffic_class, 0, length, ipv6.TCP, TTL, src, dst))
-    return vnet_hdr.EMPTY + ip + bytes(segment)
+        head = _V6_TCP.pack(
+            0x60000000 | traffic_class << 20, length, _TCP_HOPS, src, dst,
+            src_port, dst_port, seq, ack, offset_flags, window, -total % MODULUS,
+        )  # fmt: skip
+    return head + options + payload
 
 
 def build_reset(endpoints: Endpoints, header: TcpHeader, payload_length: int) -> bytes:

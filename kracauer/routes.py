@@ -5,7 +5,7 @@ trailing dot.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv6Address
 from typing import Final
@@ -22,6 +22,14 @@ class Backend:
 
     address: IPv6Address
     port: int | None = None
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Backends are looked up several times for each connection, and an address takes its time to be hashed.
+        object.__setattr__(self, "_hash", hash((self.address, self.port)))
+
+    def __hash__(self) -> int:
+        return self._hash
 
     def __str__(self) -> str:
         return str(self.address) if self.port is None else f"[{self.address}]:{self.port}"

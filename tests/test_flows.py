@@ -49,9 +49,9 @@ class FlowTableMachine(RuleBasedStateMachine):
         self.by_backend = {at: holder for at, holder in self.by_backend.items() if holder is not chosen}
         if port in self.by_backend:
             with pytest.raises(ValueError, match="backend key"):
-                self.table.bind(chosen, from_backend(port))
+                self.table.bind(chosen, backend_key(from_backend(port)))
         else:
-            self.table.bind(chosen, from_backend(port))
+            self.table.bind(chosen, backend_key(from_backend(port)))
             self.by_backend[port] = chosen
 
     @precondition(lambda self: self.by_client)
@@ -124,10 +124,10 @@ def test_a_flow_that_could_not_be_bound_is_found_by_no_backend() -> None:
     table, holder, other = FlowTable(9), flow(50_000), flow(50_001)
     table.insert(holder)
     table.insert(other)
-    table.bind(holder, from_backend(1))
-    table.bind(other, from_backend(2))
+    table.bind(holder, backend_key(from_backend(1)))
+    table.bind(other, backend_key(from_backend(2)))
     with pytest.raises(ValueError, match="backend key"):
-        table.bind(other, from_backend(1))
+        table.bind(other, backend_key(from_backend(1)))
     assert other.from_backend is None
     assert list(table.by_backend.values()) == [holder]
 
@@ -135,8 +135,8 @@ def test_a_flow_that_could_not_be_bound_is_found_by_no_backend() -> None:
 def test_a_flow_may_be_bound_to_its_backend_again() -> None:
     table, one = FlowTable(9), flow()
     table.insert(one)
-    table.bind(one, from_backend())
-    table.bind(one, from_backend())
+    table.bind(one, backend_key(from_backend()))
+    table.bind(one, backend_key(from_backend()))
     assert list(table.by_backend.values()) == [one]
 
 

@@ -157,4 +157,4 @@ class Config:
 
     def profile_of(self, address: IPv6Address) -> BackendProfile:
         """What to assume of the backend at `address` as long as it has not been heard."""
-        return self.profile_overrides.get(address, self.profile)
+        return self.profile_overrides.get(address, self.profile) if self.profile_overrides else self.profile

@@ -1,7 +1,6 @@
 """From a configuration to a running service and back: lock, open, set up, adopt, serve; then keep, or give back."""
 
 import asyncio
-import gc
 import sys
 import time
 from contextlib import ExitStack, suppress
@@ -16,6 +15,7 @@ from kracauer.config import Config
 from kracauer.daemon.control import ControlServer
 from kracauer.daemon.estate import Estate
 from kracauer.daemon.flow_file import open_flow_file
+from kracauer.daemon.garbage import spare_the_old
 from kracauer.daemon.lock import hold_lock
 from kracauer.daemon.lookup import Lookup
 from kracauer.daemon.privileges import drop_privileges
@@ -128,9 +128,7 @@ def _start(
     estate.flow_file = open_flow_file(runtime_file(network.device, "flows"), prefix=config.prefix, boot_id=boot_id(), log=log)
     engine = engine_factory(config, secret=secret, now=time.monotonic(), records=estate.flow_file.records)
     estate.flows = engine.flows
-    # What exists by now lives until the end: no collection needs to look at it again. Flows do not.
-    gc.collect()
-    gc.freeze()
+    spare_the_old()
     _adopt(engine, log)
     # Only now: the routes that adopted flows need are not those of the configuration alone.
     _set_up_host(config, log, estate)

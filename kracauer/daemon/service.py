@@ -22,7 +22,9 @@ from kracauer.flows import FlowTable
 from kracauer.tun import Device
 from kracauer.wire.buffer import Buffer, Frame
 
-BATCH: Final = 64  # packets before timers and signals get their turn: some 2 ms of work at worst
+# Before timers and signals get their turn: so many packets, or no further one after so many seconds.
+BATCH: Final = 64
+BATCH_S: Final = 0.002
 EventKind = TypeVar("EventKind", bound=Event)
 
 _LEAST_DELAY_S: Final = 0.001  # between two timer calls, whatever the engine asks for
@@ -210,11 +212,13 @@ class Service:
     def _pump(self, source: PacketSource, now: float) -> None:
         device, engine, frame, monotonic = self._device, self._engine, self._frame, time.monotonic
         read = written = 0
+        until = now + BATCH_S
         try:
-            while read < BATCH and source.read_into(frame):
+            while read < BATCH and now < until and source.read_into(frame):
                 read += 1
+                now = monotonic()
                 try:
-                    for packet in engine.receive(frame, monotonic()):
+                    for packet in engine.receive(frame, now):
                         device.write(packet)
                         written += 1
                 except DeviceError:

@@ -53,10 +53,11 @@ def _resume(context: Context, place: Place, now: float) -> Flow | None:
     mapped, address = constants.v6_addresses[:16], constants.v6_addresses[16:]
     from_backend = Endpoints(address, mapped, constants.backend_port, constants.client_port)
     flow = Flow.resume(splice, state, context.resolve_address(address, constants.backend_port))
-    if flow.client_key in context.flows.by_client or backend_key(from_backend) in context.flows.by_backend:
+    key = backend_key(from_backend)
+    if flow.client_key in context.flows.by_client or key in context.flows.by_backend:
         return None
     context.flows.insert(flow)
-    context.flows.bind(flow, from_backend)
+    context.flows.bind(flow, key)
     route = context.config.routes.lookup(constants.hostname)
     if route is not None:
         context.take_route(flow, route)

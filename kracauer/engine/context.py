@@ -90,6 +90,7 @@ class Context:
         )
         self._profiles: dict[Backend, tuple[BackendProfile, float]] = {}
         self._resolved: dict[Backend, Backend] = {}
+        self._by_port: dict[tuple[Backend, int], Backend] = {}
         self._held: Counter[Backend] = Counter()
         self._pools: dict[int, OfferPool] = {}
         self._uses: Counter[Backend] = Counter()
@@ -110,11 +111,11 @@ class Context:
         self.flows.capacity = config.limits.flows
         self.shares.reconfigure(config.limits, self.flows)
         # One value for each, however many flows hold it.
-        self._resolved, self._uses, self.backend_addresses = {}, Counter(), {}
+        self._resolved, self._by_port, self._uses, self.backend_addresses = {}, {}, Counter(), {}
+        self._configured = frozenset(config.routes.backends)
         self._pools = {listener.port: OfferPool(config.profile) for listener in config.listeners}
         self._take_redirects()
         self.health.configure(config.probes, now)
-        self._configured = frozenset(config.routes.backends)
         for backend in dict.fromkeys((*config.routes.backends, *self._held)):
             self._enter(backend, now)
         self.health.set_backends(self._uses, now)
@@ -131,8 +132,15 @@ class Context:
 
     def resolve(self, backend: Backend, port: int) -> Backend:
         """`backend` with its port filled in: the listener's own where it names none."""
-        named = backend if backend.port is not None else Backend(backend.address, port)
-        return self._resolved.setdefault(named, named)
+        if backend.port is not None:
+            return self._resolved.setdefault(backend, backend)
+        found = self._by_port.get((backend, port))
+        if found is None:
+            found = Backend(backend.address, port)
+            found = self._resolved.setdefault(found, found)
+            if backend in self._configured:  # those come by the dozen with each answer of the DNS, these stay
+                self._by_port[backend, port] = found
+        return found
 
     def expand(self, backend: Backend | NamedBackend, port: int) -> tuple[Backend, ...]:
         """What `backend` stands for on a listener's `port`: itself, or all addresses that its name is known to have."""
@@ -364,12 +372,12 @@ class Context:
 
 def client_of(flow: Flow) -> Endpoint4:
     """The client's end of `flow`, for an event."""
-    return Endpoint4(flow.client, flow.from_client.src_port)
+    return Endpoint4(flow.client, flow.client_port)
 
 
 def service_of(flow: Flow) -> Endpoint4:
     """The address that the client dialled, for an event."""
-    return Endpoint4(flow.service, flow.from_client.dst_port)
+    return Endpoint4(flow.service, flow.service_port)
 
 
 def backend_endpoint(backend: Backend) -> Endpoint6:

@@ -1,16 +1,16 @@
 """The engine: one packet in, packets and events out; the fast path, and who looks at everything else."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from ipaddress import IPv6Address
-from typing import Final
+from typing import Final, TypeVar
 
 from kracauer.config import Config
 from kracauer.engine import ingress
 from kracauer.engine.adopting import Adoption, adopt
 from kracauer.engine.context import Context
 from kracauer.engine.dialing import Dialing
-from kracauer.engine.gate import Gate
+from kracauer.engine.gate import Admission, Gate
 from kracauer.engine.health import BackendStatus
 from kracauer.engine.icmp import Icmp
 from kracauer.engine.ingress import Segment
@@ -39,6 +39,8 @@ _MULTICAST: Final = 0xFF
 _RETRY_AFTER_ERROR_S: Final = 60.0
 _IGMP: Final = 2
 _UDP: Final = 17
+
+Taken = TypeVar("Taken")  # what of a packet its handler goes by
 
 
 class Engine:
@@ -129,18 +131,27 @@ class Engine:
                 flow = self._by_client.get(key)
                 if flow is None:
                     answer = self._gate.receive(frame, key, now)
+                    if isinstance(answer, Admission):
+                        return self._attempt(self._opening.open, answer, frame, now)
                     if answer is not None:
                         return answer
                 elif flow.fast is not None:
                     packet = flow.fast.to_backend(frame, now)
                     if packet is not None:
                         return (packet,)
+                segment = ingress.plain_v4(frame)
+                if segment is not None and not self._is_from_here(segment.endpoints.src):
+                    return self._attempt(self._receive_client_segment, segment, frame, now)
         elif version_ihl >> 4 == 6 and frame.end >= _MIN_V6:
             flow = self._by_backend.get(_V6_KEY.unpack_from(buffer, PACKET_START + 8)[0])
-            if flow is not None and flow.fast is not None:
-                packet = flow.fast.to_client(frame, now)
-                if packet is not None:
-                    return (packet,)
+            if flow is not None:
+                if flow.fast is not None:
+                    packet = flow.fast.to_client(frame, now)
+                    if packet is not None:
+                        return (packet,)
+                segment = ingress.plain_v6(frame)
+                if segment is not None:
+                    return self._attempt(self._receive_backend_segment, segment, frame, now)
         return self.receive_at_length(frame, now)
 
     def handle_timer(self, now: float) -> Sequence[Buffer]:
@@ -214,34 +225,53 @@ class Engine:
     def receive_at_length(self, frame: Frame, now: float) -> Sequence[Buffer]:
         """As `receive`, for every packet the long way: what the short ones are held to."""
         version = frame.buffer[PACKET_START] >> 4 if frame.end > PACKET_START else 0
+        return self._attempt(self._receive_any, version, frame, now)
+
+    def _attempt(
+        self, handle: Callable[[Taken, Frame, float], None], taken: Taken, frame: Frame, now: float
+    ) -> Sequence[Buffer]:
+        """Have `handle` look at what was `taken` out of `frame`, and say what became of it."""
+        self._quotable = None
         try:
-            if version == 4:
-                self._receive_v4(frame, now)
-            elif version == 6:
-                self._receive_v6(frame, now)
-            else:
-                raise Dropped(DropReason.NOT_IP)
+            handle(taken, frame, now)
         except Dropped as dropped:
             self._context.drop(dropped.reason, dropped.detail)
             if dropped.answer is not None:
-                quotable = self._quotable or bytes(frame.view[PACKET_START : frame.end])
-                self._icmp.answer(quotable, dropped.answer, now)
+                self._icmp.answer(self._quote(frame), dropped.answer, now)
         except BaseException:
             # A mistake of ours: what was to be sent may lie in the frame, which the caller is going to use again.
             self._context.outgoing.clear()
             raise
         return self._take_outgoing()
 
+    def _quote(self, frame: Frame) -> bytes:
+        """The packet as it came, for an ICMP error."""
+        return self._quotable or bytes(frame.view[PACKET_START : frame.end])
+
+    def _receive_any(self, version: int, frame: Frame, now: float) -> None:
+        if version == 4:
+            self._receive_v4(frame, now)
+        elif version == 6:
+            self._receive_v6(frame, now)
+        else:
+            raise Dropped(DropReason.NOT_IP)
+
+    def _is_from_here(self, src: bytes) -> bool:
+        """Whether no packet may come from `src`, because it is one of the service's own addresses.
+
+        One that is shared with this host is the source of the host's own connections, too; the kernel keeps forged ones out.
+        """
+        context = self._context
+        return src in context.service_addresses and context.config.network.ownership != "shared"
+
     def _receive_v4(self, frame: Frame, now: float) -> None:
         context = self._context
-        self._quotable = None
         packet = ingress.take_v4(frame, context.reassembler_v4, context.service_addresses, now)
         if packet is None:
             self._note_evicted(context.reassembler_v4)
             return
         self._quotable = packet.original
-        # One that is shared with this host is the source of the host's own connections, too; the kernel keeps forged ones out.
-        if packet.src in context.service_addresses and context.config.network.ownership != "shared":
+        if self._is_from_here(packet.src):
             raise Dropped(DropReason.ILLEGAL_SOURCE, "a service address")
         if packet.protocol == ipv4.PROTOCOL_ICMP:
             self._icmp.receive_v4(frame, packet, now)
@@ -290,7 +320,6 @@ class Engine:
             # The kernel's own chatter on the link, multicast listener reports above all: nobody's mistake, so nobody is told.
             return
         context = self._context
-        self._quotable = None
         packet = ingress.take_v6(frame, context.reassembler_v6, context.prefix, now)
         if packet is None:
             self._note_evicted(context.reassembler_v6)
@@ -306,10 +335,13 @@ class Engine:
             # Deviation: RFC 7915 §5.5 has every transport protocol forwarded; what has no way to a backend has none back.
             raise Dropped(DropReason.NOT_TCP, f"next header {packet.protocol}")
         segment = ingress.parse_tcp(frame, packet)
-        endpoints = segment.endpoints
-        if endpoints.dst == self._probing.address:
+        if segment.endpoints.dst == self._probing.address:
             self._probing.receive(segment, now)
-            return
+        else:
+            self._receive_backend_segment(segment, frame, now)
+
+    def _receive_backend_segment(self, segment: Segment, frame: Frame, now: float) -> None:
+        context, endpoints = self._context, segment.endpoints
         flow = self._by_backend.get(backend_key(endpoints))
         if flow is None:
             is_stale = endpoints.dst[:12] == context.prefix and context.is_backend(endpoints.src)

@@ -35,9 +35,14 @@ class Dialing:
 
     def dial(self, flow: Flow, now: float) -> None:
         """Begin with the backend that is the first for this client of those that the flow's route has."""
-        assert flow.route is not None
-        choices = self._choices(flow.route, flow.from_client.dst_port)
-        backends = self._context.balancer.order(choices, flow.route.balance, flow.client, now)
+        route = flow.route
+        assert route is not None
+        first = route.backends[0]
+        if len(route.backends) == 1 and isinstance(first, Backend):
+            backends = [self._context.resolve(first, flow.service_port)]
+        else:
+            choices = self._choices(route, flow.service_port)
+            backends = self._context.balancer.order(choices, route.balance, flow.client, now)
         flow.dial = Dial(backends, now + self._context.config.timeouts.dial_s)
         self._dial_next(flow, flow.dial, now)
 
@@ -123,20 +128,20 @@ class Dialing:
 
     def _dial_next(self, flow: Flow, dial: Dial, now: float) -> None:
         context = self._context
-        mapped = addresses.embed(context.prefix, flow.from_client.src)
+        mapped, client_port = addresses.embed(context.prefix, flow.client), flow.client_port
         while dial.remaining and now < dial.give_up_at:
             backend = dial.remaining.pop(0)
             assert backend.port is not None
             flow.backend = backend
-            from_backend = Endpoints(backend.address.packed, mapped, backend.port, flow.from_client.src_port)
-            holder = context.flows.by_backend.get(backend_key(from_backend))
+            key = backend_key(Endpoints(backend.address.packed, mapped, backend.port, client_port))
+            holder = context.flows.by_backend.get(key)
             if holder is not None and holder is not flow:
                 # The client has another flow from this port to this backend, through another service address or port.
                 if holder.state not in SUPERSEDABLE:
                     self._note_failure(flow, FailureReason.TUPLE_IN_USE)
                     continue
                 context.close(holder, CloseReason.SUPERSEDED, now)
-            context.flows.bind(flow, from_backend)
+            context.flows.bind(flow, key)
             attempt_s = context.config.timeouts.dial_attempt_s
             is_last = not dial.remaining
             dial.attempt_ends_at = dial.give_up_at if is_last else min(now + attempt_s, dial.give_up_at)
@@ -205,7 +210,7 @@ class Dialing:
         has_ecn = segment.header.flags & (tcp.ECE | tcp.CWR) == tcp.ECE
         known = context.profile(flow.backend)
         profile = learn(known, terms, options, has_ecn)
-        if context.learn(flow.backend, profile, now):
+        if profile is not known and context.learn(flow.backend, profile, now):
             context.note(ProfileLearnt(backend_endpoint(flow.backend), profile))
         if terms.ecn and not has_ecn:
             # The client will mark its packets as ECN-capable and take no loss as a signal; the backend would never tell it of
@@ -281,7 +286,7 @@ class Dialing:
         assert flow.backend is not None
         has_timestamps = handshake.terms.timestamps and options.timestamps is not None
         sender = BackendSender(
-            endpoints=segment.endpoints.reversed,
+            segment.endpoints.reversed,
             ack=sequence.add(segment.header.seq, 1),
             window=splice.opening_window,
             timestamps=(handshake.client_tsval, options.timestamps[0]) if has_timestamps and options.timestamps else None,
@@ -289,10 +294,16 @@ class Dialing:
             window_scale=(options.window_scale or 0) if handshake.terms.client_window_scale is not None else 0,
             traffic_class=handshake.traffic_class,
         )
+        data, window = held.contiguous, segment.header.window
+        if not (handshake.is_relieved or held.has_more) and 0 < len(data) <= min(window, sender.room()):
+            # As nearly always: one message in one segment, and nothing behind it yet.
+            self._context.send(sender.segment(held.start, bytes(data)))
+            splice.bytes_to_backend, splice.packets_to_backend = len(data), 1
+            return False
         packets: list[bytes] = []
         has_sent_fin = False
-        for offset, data in held.blocks():
-            sendable = data[: max(segment.header.window - offset, 0)]
+        for offset, block in held.blocks():
+            sendable = block[: max(window - offset, 0)]
             has_fin = held.has_ended and offset + len(sendable) == len(held.contiguous)
             packets += sender.segments(sequence.add(held.start, offset), sendable, has_fin=has_fin)
             splice.bytes_to_backend += len(sendable)
@@ -307,7 +318,7 @@ class Dialing:
                 owed,
                 held.start,
                 sender,
-                sent_bytes=min(len(owed), segment.header.window),
+                sent_bytes=min(len(owed), window),
                 has_fin=length > len(owed),
                 client_reset=self._client_reset(flow),
                 now=now,

@@ -149,29 +149,32 @@ class ClientShares:
 
     def count_flow(self, client: bytes, change: int) -> None:
         """Note that `client` has one flow more that is not retired, or less."""
-        key = self._key(client)
+        key = int.from_bytes(client, "big") >> self._shift
         self.flows += change
-        share = self._share(key)
+        share = self._shares.get(key) or self._new_share(key)
         share.flows += change
-        self._settle(key, share)
+        if change < 0 or share.busy_until:
+            self._settle(key, share)
 
     def count_unproven(self, client: bytes, change: int) -> None:
         """Note that `client` has one flow more that has no backend yet, or less."""
-        key = self._key(client)
+        key = int.from_bytes(client, "big") >> self._shift
         self.unproven += change
-        share = self._share(key)
+        share = self._shares.get(key) or self._new_share(key)
         share.unproven += change
-        self._settle(key, share)
+        if change < 0 or share.busy_until:
+            self._settle(key, share)
 
     def count_held(self, client: bytes, change: int) -> None:
         """Note that `change` bytes more of first messages of `client` are held; negative: less."""
         if not change:
             return
-        key = self._key(client)
+        key = int.from_bytes(client, "big") >> self._shift
         self.held_bytes += change
-        share = self._share(key)
+        share = self._shares.get(key) or self._new_share(key)
         share.held_bytes += change
-        self._settle(key, share)
+        if change < 0 or share.busy_until:
+            self._settle(key, share)
 
     def share_of(self, client: bytes) -> Share:
         """What `client` holds; not to be altered."""
@@ -180,15 +183,13 @@ class ClientShares:
     def _key(self, client: bytes) -> int:
         return int.from_bytes(client, "big") >> self._shift
 
-    def _share(self, key: int) -> Share:
-        share = self._shares.get(key)
-        if share is None:
-            share = self._shares[key] = Share()
+    def _new_share(self, key: int) -> Share:
+        share = self._shares[key] = Share()
         return share
 
     def _settle(self, key: int, share: Share) -> None:
         """Forget a share that has become empty, or lay it aside until its rate has recovered."""
-        if not share.is_empty:
+        if share.flows or share.unproven or share.held_bytes:
             if share.busy_until:
                 self._resting.pop(key, None)
         elif share.busy_until:

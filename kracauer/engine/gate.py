@@ -2,19 +2,21 @@
 
 A flood is made of these, and what one of them costs decides how large a flood may be before real connections notice it. So this
 is written flat on purpose, like the splice: one unpack, and hardly an object. It is for plain packets to service addresses; all
-others, whatever belongs to a flow, and each whose cookie is right go the long way, by `Opening`. That is complete, and does the
-same to what is handled here; the tests hold one to the other.
+others, and whatever belongs to a flow, go the long way. That is complete, and does the same to what is handled here; the tests
+hold one to the other. Whoever has brought the right cookie is handed on to `Opening`.
 """
 
 import struct
 from collections.abc import Sequence
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from kracauer.engine.context import Context, ListenerState
+from kracauer.engine.ingress import Segment, size_of
 from kracauer.errors import DropReason, ParseError
 from kracauer.events import PacketDropped
 from kracauer.replies import Endpoints, build_reset
 from kracauer.tcp import sequence
+from kracauer.tcp.cookie import Found
 from kracauer.tcp.syn_ack import SynAck
 from kracauer.tcp.terms import IPV6_OVERHEAD, Offer, encode_terms
 from kracauer.translate import addresses
@@ -25,7 +27,7 @@ from kracauer.wire.tcp import ACK, CWR, ECE, FIN, FLAGS_MASK, RST, SYN, TcpHeade
 
 Answer: TypeAlias = Sequence[Buffer]
 
-_V4_TCP: Final = struct.Struct("!2xH2xHxB2x4s4sHHIIH")
+_V4_TCP: Final = struct.Struct("!xBH2xHBB2x4s4sHHIIHHHH")
 _ADDRESSES_AT: Final = PACKET_START + 12
 _TCP_AT: Final = PACKET_START + ipv4.MIN_LENGTH
 _OPTIONS_AT: Final = _TCP_AT + 20
@@ -48,6 +50,14 @@ _SILENCE: Final[Answer] = ()
 _MAX_MADE: Final = 1024
 
 
+class Admission(NamedTuple):
+    """A segment that completes a handshake with `listener`, and the cookie that was `found` in it."""
+
+    segment: Segment
+    listener: ListenerState
+    found: Found
+
+
 class Gate:
     """Answers or drops plain packets of clients that no flow is known for."""
 
@@ -55,15 +65,18 @@ class Gate:
         self._context = context
         self._made: dict[tuple[Offer, int, bool, bool, bool, bool], SynAck] = {}
 
-    def receive(self, frame: Frame, key: bytes, now: float) -> Answer | None:
+    def receive(self, frame: Frame, key: bytes, now: float) -> Answer | Admission | None:
         """Return what the packet in `frame` is answered with; None, and nothing is done, for one that has to go the long way.
+
+        An Admission where its cookie is right: then nothing is done either.
 
         The packet has 40 bytes at least and begins with 0x45. `key` is the client key that it has and no flow.
         """
         buffer, end, context = frame.buffer, frame.end, self._context
-        total_length, fragment, protocol, client, service, _, service_port, seq, ack, offset_flags = _V4_TCP.unpack_from(
-            buffer, PACKET_START
-        )
+        (
+            tos, total_length, fragment, ttl, protocol, client, service,
+            client_port, service_port, seq, ack, offset_flags, window, checksum, urgent,
+        ) = _V4_TCP.unpack_from(buffer, PACKET_START)  # fmt: skip
         data_at = _TCP_AT + (offset_flags >> 10 & 0x3C)
         if (
             service not in context.service_addresses
@@ -99,9 +112,21 @@ class Gate:
         if flags & RST or not flags & ACK:
             context.note(_NO_FLOW)
             return _SILENCE
-        candidates = listener.offers.candidates(now)
-        if context.cookies.check(key, (seq - 1) & _MASK, (ack - 1) & _MASK, candidates, now) is not None:
-            return None
+        found = context.cookies.check(key, (seq - 1) & _MASK, (ack - 1) & _MASK, listener.offers.candidates(now), now)
+        if found is not None:
+            options = bytes(buffer[_OPTIONS_AT:data_at])
+            header = TcpHeader(client_port, service_port, seq, ack, flags, window, checksum, urgent, options)
+            segment = Segment(
+                Endpoints(client, service, client_port, service_port),
+                header,
+                frame.view[data_at:end],
+                size_of(buffer, total_length, data_at - PACKET_START),
+                tos,
+                ttl,
+                bool(fragment & ipv4.DONT_FRAGMENT),
+                None,
+            )
+            return Admission(segment, listener, found)
         answer = self._reset(key, seq, ack, flags, end - data_at, now) if context.strays.is_stale(key, now) else _SILENCE
         context.note(_BAD_COOKIE)
         return answer

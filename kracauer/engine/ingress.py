@@ -1,5 +1,6 @@
 """A frame that needs a second look, taken apart and made plain (RFC 7915 §4.1, §5.1; RFC 1812 §5.2.2)."""
 
+import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
@@ -13,6 +14,15 @@ from kracauer.wire.checksum import MODULUS, pseudo_header_sum, word_sum
 from kracauer.wire.tcp import NO_OPTIONS, TcpHeader, TcpOptions
 from kracauer.wire.vnet_hdr import VnetHeader
 
+_V4_TCP: Final = struct.Struct("!BBH2xHBB2x4s4sHHIIHHHH")
+_V6_TCP: Final = struct.Struct("!IHBB16s16sHHIIHHHH")
+_V4_TCP_AT: Final = PACKET_START + ipv4.MIN_LENGTH
+_V6_TCP_AT: Final = PACKET_START + ipv6.LENGTH
+_V4_OPTIONS_AT: Final = _V4_TCP_AT + tcp.MIN_LENGTH
+_V6_OPTIONS_AT: Final = _V6_TCP_AT + tcp.MIN_LENGTH
+_FRAGMENTED: Final = ipv4.MORE_FRAGMENTS | ipv4.OFFSET_MASK
+# With NEEDS_CSUM the sum is still to be made, with DATA_VALID the kernel has checked it.
+_CHECKED: Final = vnet_hdr.NEEDS_CSUM | vnet_hdr.DATA_VALID
 _PAYLOAD_LENGTH_AT: Final = 4
 _SOURCE_ROUTE_FAILED: Final = IcmpAnswer(icmpv4.DESTINATION_UNREACHABLE, icmpv4.SOURCE_ROUTE_FAILED)
 
@@ -55,6 +65,78 @@ class Segment(NamedTuple):
             return tcp.parse_options(self.header.options)
         except ParseError:
             return NO_OPTIONS
+
+
+def plain_v4(frame: Frame) -> Segment | None:
+    """The TCP segment of a plain IPv4 packet, in one go; None for all others and all that is wrong: `take_v4` tells more.
+
+    Plain is what has neither IP options nor is a fragment, and fills its frame.
+    """
+    buffer, end = frame.buffer, frame.end
+    if end < _V4_OPTIONS_AT:
+        return None
+    (
+        version_ihl, tos, total_length, fragment, ttl, protocol, src, dst,
+        src_port, dst_port, seq, ack, offset_flags, window, tcp_checksum, urgent,
+    ) = _V4_TCP.unpack_from(buffer, PACKET_START)  # fmt: skip
+    data_at = _V4_TCP_AT + (offset_flags >> 10 & 0x3C)
+    if (
+        version_ihl != 0x45
+        or protocol != ipv4.PROTOCOL_TCP
+        or fragment & _FRAGMENTED
+        or total_length != end - PACKET_START
+        or not _V4_OPTIONS_AT <= data_at <= end
+        or int.from_bytes(buffer[PACKET_START:_V4_TCP_AT], "big") % MODULUS
+        or not addresses.is_legal_source_v4(src)
+    ):
+        return None
+    if not buffer[VNET_START] & _CHECKED:
+        # The addresses are all of the pseudo-header but the protocol and the length.
+        total = int.from_bytes(buffer[PACKET_START + 12 : end], "big")
+        if ((total << 8 if end & 1 else total) + ipv4.PROTOCOL_TCP + end - _V4_TCP_AT) % MODULUS:
+            return None
+    options = bytes(buffer[_V4_OPTIONS_AT:data_at])
+    header = TcpHeader(src_port, dst_port, seq, ack, offset_flags & tcp.FLAGS_MASK, window, tcp_checksum, urgent, options)
+    size = size_of(buffer, total_length, data_at - PACKET_START)
+    endpoints, dont_fragment = Endpoints(src, dst, src_port, dst_port), bool(fragment & ipv4.DONT_FRAGMENT)
+    return Segment(endpoints, header, frame.view[data_at:end], size, tos, ttl, dont_fragment, None)
+
+
+def plain_v6(frame: Frame) -> Segment | None:
+    """Likewise of an IPv6 packet without extension headers."""
+    buffer, end = frame.buffer, frame.end
+    if end < _V6_OPTIONS_AT:
+        return None
+    (
+        version_class_label, payload_length, next_header, hop_limit, src, dst,
+        src_port, dst_port, seq, ack, offset_flags, window, tcp_checksum, urgent,
+    ) = _V6_TCP.unpack_from(buffer, PACKET_START)  # fmt: skip
+    data_at = _V6_TCP_AT + (offset_flags >> 10 & 0x3C)
+    if (
+        version_class_label >> 28 != 6
+        or next_header != ipv6.TCP
+        or payload_length != end - _V6_TCP_AT
+        or not _V6_OPTIONS_AT <= data_at <= end
+        or not addresses.is_legal_source_v6(src)
+    ):
+        return None
+    if not buffer[VNET_START] & _CHECKED:
+        total = int.from_bytes(buffer[PACKET_START + 8 : end], "big")
+        if ((total << 8 if end & 1 else total) + ipv6.TCP + payload_length) % MODULUS:
+            return None
+    options = bytes(buffer[_V6_OPTIONS_AT:data_at])
+    header = TcpHeader(src_port, dst_port, seq, ack, offset_flags & tcp.FLAGS_MASK, window, tcp_checksum, urgent, options)
+    size = size_of(buffer, ipv6.LENGTH + payload_length, data_at - PACKET_START)
+    tos = version_class_label >> 20 & 0xFF
+    endpoints = Endpoints(src, dst, src_port, dst_port)
+    return Segment(endpoints, header, frame.view[data_at:end], size, tos, hop_limit, True, None)  # noqa: FBT003
+
+
+def size_of(buffer: bytearray, length: int, header_length: int) -> int:
+    """The size of a packet of `length` bytes: for a super-packet, that of the parts it stands for."""
+    if buffer[VNET_START + 1] & ~vnet_hdr.GSO_ECN:
+        return vnet_hdr.parse(buffer, VNET_START).gso_size + header_length
+    return length
 
 
 def take_v4(frame: Frame, reassembler: Reassembler, services: frozenset[bytes], now: float) -> Packet | None:
@@ -174,8 +256,7 @@ def parse_tcp(frame: Frame, packet: Packet) -> Segment:
     except ParseError as error:
         raise Dropped(DropReason.MALFORMED_TCP, str(error)) from None
     vnet = vnet_hdr.parse(frame.buffer, VNET_START)
-    # With NEEDS_CSUM the sum is still to be made, with DATA_VALID the kernel has checked it.
-    if not vnet.flags & (vnet_hdr.NEEDS_CSUM | vnet_hdr.DATA_VALID):
+    if not vnet.flags & _CHECKED:
         pseudo = pseudo_header_sum(packet.src, packet.dst, ipv4.PROTOCOL_TCP, len(data))
         if (word_sum(data) + pseudo) % MODULUS:
             raise Dropped(DropReason.BAD_CHECKSUM)

@@ -5,6 +5,7 @@ from typing import Final
 
 from kracauer.engine.context import Context, ListenerState
 from kracauer.engine.dialing import Dialing
+from kracauer.engine.gate import Admission
 from kracauer.engine.ingress import Segment
 from kracauer.engine.refusing import Refusing
 from kracauer.engine.resolving import Resolving
@@ -22,6 +23,7 @@ from kracauer.tcp.held import Arrival, HeldStream
 from kracauer.tcp.state import State
 from kracauer.tcp.terms import IPV6_OVERHEAD, decode_scale, decode_terms, encode_terms, syn_ack_options
 from kracauer.wire import tcp
+from kracauer.wire.buffer import Frame
 from kracauer.wire.tcp import NO_OPTIONS, TcpOptions
 
 _DSCP: Final = 0xFC  # of the traffic class; the rest is ECN, which is each packet's own (RFC 3168 §5)
@@ -125,6 +127,13 @@ class Opening:
             if context.strays.is_stale(key, now):
                 self.reset(segment, now)
             raise Dropped(DropReason.BAD_COOKIE)
+        self.open(Admission(segment, listener, found), None, now)
+
+    def open(self, admission: Admission, _frame: Frame | None, now: float) -> None:
+        """Make a flow of a client that has brought the right cookie; raises Dropped where there is no room for it."""
+        context, (segment, listener, found) = self._context, admission
+        header = segment.header
+        client_isn, isn = sequence.add(header.seq, -1), sequence.add(header.ack, -1)
         context.shares.check_opening(segment.endpoints.src, now)
         retired = context.flows.oldest_retired
         if context.flows.is_full and retired is not None:
@@ -150,7 +159,8 @@ class Opening:
         context.shares.count_unproven(segment.endpoints.src, 1)
         context.shares.note_opening(segment.endpoints.src, now)
         context.timers.schedule(flow, now + context.config.timeouts.peek_s)
-        self._hold(flow, handshake, segment, now)
+        if segment.payload or header.flags & tcp.FIN:
+            self._hold(flow, handshake, segment, now)
 
     @staticmethod
     def _check_access(segment: Segment, listener: ListenerState) -> None:
@@ -289,7 +299,7 @@ class Opening:
         """Whether this request is to be made by HTTPS; not where a certificate is being asked for (RFC 8555 §8.3)."""
         if peeked.dialect is not Dialect.HTTP or peeked.hostname is None or peeked.target is None:
             return False
-        listener = self._context.listeners.get((flow.service, flow.from_client.dst_port))
+        listener = self._context.listeners.get((flow.service, flow.service_port))
         is_wanted = route.redirect or (listener is not None and listener.config.redirect)
         return is_wanted and not peeked.target.startswith(_ACME_PATH)
 

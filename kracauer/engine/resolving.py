@@ -65,6 +65,10 @@ class Resolving:
         """Dial for `flow`, whose route is known, as soon as its backends are."""
         context, route = self._context, flow.route
         assert route is not None
+        if not (self._ports or context.config.dns.serve_any):  # no backend has a name
+            flow.advance(Happening.ROUTED)
+            self._dialing.dial(flow, now)
+            return
         names = (backend.name for backend in route.backends if isinstance(backend, NamedBackend))
         unknown = dict.fromkeys(name for name in names if name not in context.addresses)
         if not unknown:

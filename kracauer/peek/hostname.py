@@ -8,6 +8,7 @@ one server as written and by the next as decoded.
 """
 
 import re
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv6Address
 from typing import Final
 
@@ -23,8 +24,10 @@ _IPV6_CHARACTERS: Final = re.compile(rb"[0-9A-Fa-f:.]+")
 _IP_FUTURE: Final = re.compile(rb"[vV][0-9A-Fa-f]+\.[A-Za-z0-9._~!$&'()*+,;=:-]+")
 _AUTHORITY: Final = re.compile(rb"(?P<host>\[[^\[\]]*\]|[^:\[\]]*)(?P<port>:[0-9]{0,5})?")
 _MAX_PORT: Final = 65_535
+_REMEMBERED: Final = 4096  # names in use are few next to the connections to them
 
 
+@lru_cache(maxsize=_REMEMBERED)
 def parse_hostname(raw: bytes) -> str | None:
     """Normalise one name; None for an IP literal. Raises ParseError for what is neither."""
     if b":" in raw:

@@ -11,6 +11,7 @@ Two readings of the same rules stand side by side: `peek` looks at all bytes ane
 takes each byte once. A property test holds them to one another.
 """
 
+import struct
 from typing import Final
 
 from kracauer.errors import ParseError
@@ -34,9 +35,14 @@ _MSG_TYPE_CLIENT_HELLO: Final = 1
 _HANDSHAKE_HEADER_LENGTH: Final = 4
 
 _RANDOM_LENGTH: Final = 32
+_SESSION_ID_AT: Final = _HANDSHAKE_HEADER_LENGTH + 2 + _RANDOM_LENGTH
 _MAX_SESSION_ID_LENGTH: Final = 32
 _EXTENSION_SERVER_NAME: Final = 0
 _NAME_TYPE_HOST_NAME: Final = 0
+
+_RECORD: Final = struct.Struct("!BBxHI")  # the record's header and the message's own
+_EXTENSION: Final = struct.Struct("!HH")
+_NAME: Final = struct.Struct("!HBH")  # of a list with a single name: its length, the name's type and length
 
 
 def peek(data: bytes, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> Peeked | Outcome:
@@ -79,6 +85,8 @@ class HelloReader:
 
     def feed(self, piece: bytes) -> Peeked | Outcome:
         """Take the next bytes; not to be called again after an answer or an error."""
+        if not self._taken and len(piece) <= self._limit_bytes and _is_one_record(piece):
+            return Peeked(Dialect.TLS, parse_client_hello(piece[RECORD_HEADER_LENGTH:]))
         piece = piece[: self._limit_bytes - self._taken]
         self._taken += len(piece)
         position = 0
@@ -107,6 +115,15 @@ class HelloReader:
         self._overhead += RECORD_HEADER_LENGTH
         _check_fit(self._message, fragment_length, self._overhead, self._limit_bytes)
         return position
+
+
+def _is_one_record(piece: bytes) -> bool:
+    """Whether `piece` is one record with one ClientHello and nothing else, as nearly all clients send it."""
+    if len(piece) < _RECORD.size:
+        return False
+    length = len(piece) - RECORD_HEADER_LENGTH
+    expected = CONTENT_TYPE_HANDSHAKE, _MAJOR_VERSION, length, _MSG_TYPE_CLIENT_HELLO << 24 | length - _HANDSHAKE_HEADER_LENGTH
+    return length <= _MAX_FRAGMENT_LENGTH and _RECORD.unpack_from(piece) == expected
 
 
 def _check_record_header(header: bytes | bytearray) -> int | None:
@@ -156,6 +173,46 @@ def _check_fit(message: bytes | bytearray, missing: int, overhead: int, limit_by
 
 def parse_client_hello(message: bytes) -> str | None:
     """Read a whole handshake message, header included, to its end; None when it names no host. Raises PeekError."""
+    return _skim(message) or read_client_hello(message)
+
+
+def _skim(message: bytes) -> str | None:
+    """The hostname in a message that is right from beginning to end; None otherwise, and `read_client_hello` says why.
+
+    Flat, because it is most of what a connection's first bytes cost.
+    """
+    try:
+        end, at = len(message), _SESSION_ID_AT + 1 + message[_SESSION_ID_AT]
+        ciphers_length = message[at] << 8 | message[at + 1]
+        if message[_HANDSHAKE_HEADER_LENGTH] < _MAJOR_VERSION or message[_SESSION_ID_AT] > _MAX_SESSION_ID_LENGTH:
+            return None
+        at += 2 + ciphers_length
+        if not ciphers_length or ciphers_length & 1 or not message[at]:
+            return None
+        at += 3 + message[at]
+        if at + (message[at - 2] << 8 | message[at - 1]) != end:
+            return None
+        name, seen, count = b"", set[int](), 0
+        while at < end:
+            extension_type, length = _EXTENSION.unpack_from(message, at)
+            at += 4
+            if extension_type == _EXTENSION_SERVER_NAME:
+                if length < _NAME.size:
+                    return None
+                list_length, name_type, name_length = _NAME.unpack_from(message, at)
+                if list_length != length - 2 or name_type != _NAME_TYPE_HOST_NAME or name_length != length - _NAME.size:
+                    return None
+                name = message[at + _NAME.size : at + length]
+            seen.add(extension_type)
+            at += length
+            count += 1
+        return parse_hostname(name) if at == end and len(seen) == count and name else None
+    except (IndexError, struct.error, ParseError):
+        return None
+
+
+def read_client_hello(message: bytes) -> str | None:
+    """As `parse_client_hello`, one field after the other: what its short way is held to."""
     try:
         return _parse_client_hello(Cursor(message, _HANDSHAKE_HEADER_LENGTH))
     except PeekError:

@@ -1,6 +1,5 @@
 """The held bytes on their way to the backend, and those that are ours to repeat until it has them (RFC 6298 §5)."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from kracauer.replies import Endpoints, build_segment
@@ -14,7 +13,6 @@ BURST_SEGMENTS: Final = 10  # what an initial window holds (RFC 6928 §2)
 GIVE_UP_S: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True)
 class BackendSender:
     """Segments for a backend, on the client's behalf: the numbers they all share.
 
@@ -25,52 +23,65 @@ class BackendSender:
     3168 §6.1.5).
     """
 
-    endpoints: Endpoints
-    ack: int
-    window: int
-    timestamps: tuple[int, int] | None
-    mss: int
-    window_scale: int = 0
-    traffic_class: int = 0
+    __slots__ = ("_ack", "_endpoints", "_mss", "_options", "_traffic_class", "_window", "window_scale")
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        *,
+        ack: int,
+        window: int,
+        timestamps: tuple[int, int] | None,
+        mss: int,
+        window_scale: int = 0,
+        traffic_class: int = 0,
+    ) -> None:
+        self._endpoints = endpoints
+        self._ack = ack
+        self._window = window
+        self._options = b"" if timestamps is None else tcp.build_options(TcpOptions(timestamps=timestamps))
+        self._mss = mss
+        self.window_scale = window_scale
+        self._traffic_class = traffic_class
 
     def segments(self, seq: int, data: bytes, *, has_fin: bool, mss: int | None = None) -> list[bytes]:
         """Cut `data`, which begins at `seq`, into packets; the last one pushes, and carries the FIN where `has_fin`.
 
         `mss`, where given, is what the path has turned out to take.
         """
-        options, step = self._options, self.room(mss)
+        step = self.room(mss)
         starts = range(0, len(data), step)
         packets = []
         for start in starts:
             is_last = start + step >= len(data)
             flags = tcp.ACK | (tcp.PSH if is_last else 0) | (tcp.FIN if is_last and has_fin else 0)
-            packets.append(self._build(sequence.add(seq, start), flags, options, data[start : start + step]))
+            packets.append(self._build(sequence.add(seq, start), flags, data[start : start + step]))
         if has_fin and not data:
-            packets.append(self._build(seq, tcp.ACK | tcp.FIN, options, b""))
+            packets.append(self._build(seq, tcp.ACK | tcp.FIN, b""))
         return packets
+
+    def segment(self, seq: int, data: bytes) -> bytes:
+        """All of `data` in one packet, which there has to be room for."""
+        return self._build(seq, tcp.ACK | tcp.PSH, data)
 
     def room(self, mss: int | None = None) -> int:
         """How many bytes a segment carries behind its options."""
-        return max((self.mss if mss is None else min(self.mss, mss)) - len(self._options), 1)
+        return max((self._mss if mss is None else min(self._mss, mss)) - len(self._options), 1)
 
     def acknowledgment(self, seq: int) -> bytes:
         """A bare ACK."""
-        return self._build(seq, tcp.ACK, self._options, b"")
+        return self._build(seq, tcp.ACK, b"")
 
-    @property
-    def _options(self) -> bytes:
-        return tcp.build_options(TcpOptions(timestamps=self.timestamps))
-
-    def _build(self, seq: int, flags: int, options: bytes, payload: bytes) -> bytes:
+    def _build(self, seq: int, flags: int, payload: bytes) -> bytes:
         return build_segment(
-            self.endpoints,
+            self._endpoints,
             seq=seq,
-            ack=self.ack,
+            ack=self._ack,
             flags=flags,
-            window=self.window,
-            options=options,
+            window=self._window,
+            options=self._options,
             payload=payload,
-            traffic_class=self.traffic_class,
+            traffic_class=self._traffic_class,
         )
 
 

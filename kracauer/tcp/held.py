@@ -56,9 +56,14 @@ class HeldStream:
         return self._fin_offset is not None and self._fin_offset == len(self.contiguous)
 
     @property
+    def has_more(self) -> bool:
+        """Whether there is more than the contiguous bytes: what lies behind gaps, or a FIN."""
+        return bool(self._later) or self._fin_offset is not None
+
+    @property
     def held_bytes(self) -> int:
         """The memory in payload bytes that this stream holds."""
-        return len(self.contiguous) + sum(len(data) for _, data in self._later)
+        return len(self.contiguous) + (sum(len(data) for _, data in self._later) if self._later else 0)
 
     def add(self, seq: int, payload: Buffer, has_fin: bool) -> Arrival:
         """Take a copy of what is new in `payload`, which begins at `seq`, and note the FIN behind it."""
@@ -66,6 +71,10 @@ class HeldStream:
         end = offset + len(payload)
         if not payload and not has_fin:
             return Arrival.NOTHING
+        is_plain = not (has_fin or self._later) and self._fin_offset is None
+        if is_plain and offset == len(self.contiguous) and end <= self.limit_bytes:
+            self.contiguous += payload
+            return Arrival.IN_ORDER
         if self._fin_offset is not None and end > self._fin_offset:
             # Nothing comes behind a FIN (RFC 9293 §3.10.7.4).
             payload, end = payload[: max(self._fin_offset - offset, 0)], self._fin_offset

@@ -102,17 +102,19 @@ def backend_syn_options(terms: Terms, mss: int, tsval: int | None) -> TcpOptions
 def learn(profile: BackendProfile, terms: Terms, options: TcpOptions, is_ecn: bool) -> BackendProfile:
     """Return what a backend's SYN-ACK shows of it; about what the SYN did not ask for it shows nothing.
 
-    The window is left as it was: stacks vary it from one connection to the next, and what is held is not bound by it.
+    `profile` itself where that is no news. The window is left as it was: stacks vary it from one connection to the next, and
+    what is held is not bound by it.
     """
-    return BackendProfile(
-        # Every IPv6 host takes segments of 1220 bytes. One that claims otherwise would have all clients send crumbs.
-        mss=max(options.mss or DEFAULT_MSS_V6, min(profile.mss, DEFAULT_MSS_V6)),
-        window_scale=profile.window_scale if terms.client_window_scale is None else options.window_scale,
-        sack=options.sack_permitted if terms.sack else profile.sack,
-        timestamps=options.timestamps is not None if terms.timestamps else profile.timestamps,
-        ecn=is_ecn if terms.ecn else profile.ecn,
-        window=profile.window,
-    )
+    # Every IPv6 host takes segments of 1220 bytes. One that claims otherwise would have all clients send crumbs.
+    mss = max(options.mss or DEFAULT_MSS_V6, min(profile.mss, DEFAULT_MSS_V6))
+    window_scale = profile.window_scale if terms.client_window_scale is None else options.window_scale
+    sack = options.sack_permitted if terms.sack else profile.sack
+    timestamps = options.timestamps is not None if terms.timestamps else profile.timestamps
+    ecn = is_ecn if terms.ecn else profile.ecn
+    known = profile.mss, profile.window_scale, profile.sack, profile.timestamps, profile.ecn
+    if (mss, window_scale, sack, timestamps, ecn) == known:
+        return profile
+    return BackendProfile(mss, window_scale, sack, timestamps, ecn, profile.window)
 
 
 def encode_scale(window_scale: int | None) -> int:

@@ -8,6 +8,7 @@ random, and prints the best of several rounds, next to the memory that the proce
 
 import argparse
 import gc
+import json
 import random
 import time
 from pathlib import Path
@@ -108,6 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--flows", type=int, default=100_000)
     parser.add_argument("--flows-per-client", type=int, default=1)
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()
     total = arguments.flows
     random.seed(1)
@@ -115,7 +117,9 @@ def main() -> None:
     crowd.open(0)
     gc.collect()
     before, opened, target = resident_bytes(), 1, 1
-    print(f"{'flows':>9}{'bytes a flow':>14}{'µs, any flow':>14}{'µs, one flow':>14}")
+    points: list[dict[str, float]] = []
+    if not arguments.json:
+        print(f"{'flows':>9}{'bytes a flow':>14}{'µs, any flow':>14}{'µs, one flow':>14}")
     while True:
         while opened < target:
             crowd.open(opened)
@@ -123,10 +127,22 @@ def main() -> None:
         gc.collect()
         grown = resident_bytes() - before - 36 * opened  # the list of acknowledgment numbers is the bench's own
         scattered, single = crowd.packet_cost()
-        print(f"{opened:>9}{grown / opened if opened > 1 else 0:>14.0f}{scattered:>14.2f}{single:>14.2f}", flush=True)
+        size = grown / opened if opened > 1 else 0
+        points.append(
+            {
+                "flows": opened,
+                "bytes_per_flow": round(size),
+                "us_any_flow": round(scattered, 3),
+                "us_one_flow": round(single, 3),
+            }
+        )
+        if not arguments.json:
+            print(f"{opened:>9}{size:>14.0f}{scattered:>14.2f}{single:>14.2f}", flush=True)
         if opened >= total:
             break
         target = min(target * 10, total)
+    if arguments.json:
+        print(json.dumps({"points": points}))
 
 
 if __name__ == "__main__":

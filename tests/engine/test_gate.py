@@ -16,7 +16,7 @@ from script import EPOCH, SECRET, config
 from kracauer.config import Config, parse_config
 from kracauer.engine import Engine
 from kracauer.engine.context import Context
-from kracauer.engine.gate import Gate
+from kracauer.engine.gate import Admission, Gate
 from kracauer.errors import DropReason
 from kracauer.events import Event, PacketDropped
 from kracauer.tcp.record import Records
@@ -281,6 +281,7 @@ class Porter:
     """A gate by itself, with nothing behind it."""
 
     context: Context = field(default_factory=lambda: Context(parse_config(LISTENERS), SECRET, EPOCH, Records()))
+    admissions: list[Admission] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.gate = Gate(self.context)
@@ -292,6 +293,9 @@ class Porter:
         before = bytes(self.frame.buffer[: self.frame.end])
         answer = self.gate.receive(self.frame, bytes(self.frame.buffer[PACKET_START + 12 : PACKET_START + 24]), EPOCH)
         assert bytes(self.frame.buffer[: self.frame.end]) == before
+        if isinstance(answer, Admission):
+            self.admissions.append(answer)
+            return []
         return None if answer is None else [parse(bytes(one)) for one in answer]
 
     def drops(self) -> list[DropReason]:
@@ -354,11 +358,14 @@ def test_what_is_not_plain_goes_the_long_way_untouched(packet: Packet, damage: D
     assert porter.drops() == []
 
 
-def test_a_right_cookie_goes_the_long_way() -> None:
+def test_who_brings_a_right_cookie_is_admitted() -> None:
     porter = Porter()
     answer = porter.receive(PLAIN)
-    assert answer is not None
-    assert porter.receive(completing(answer[0], b"", 0)) is None
+    assert answer
+    assert porter.receive(completing(answer[0], HELLO, 0)) == []
+    (admission,) = porter.admissions
+    assert (admission.segment.endpoints, bytes(admission.segment.payload)) == ((CLIENT, SERVICE, PLAIN.src_port, 80), HELLO)
+    assert admission.listener is porter.context.listeners[SERVICE, 80]
     assert porter.drops() == []
 
 

@@ -1,6 +1,9 @@
 from collections.abc import Callable
 
 import pytest
+from hellos import client_hello
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kracauer.errors import ParseError
 from kracauer.peek import NEED_MORE, NO_HOSTNAME, Dialect, Peeked, PeekError, tls
@@ -231,3 +234,32 @@ def test_the_server_name_is_normalised(hello: Build, server_name: Build, records
 @pytest.mark.parametrize("name", [b"www.example.com\x00.example.org", b"b\xc3\xbccher.example", b"a..example", b"a:443"])
 def test_a_server_name_that_is_no_hostname_is_refused(hello: Build, server_name: Build, records: Build, name: bytes) -> None:
     assert refusal(records(hello([(0, server_name(name))]))).code == tls.ILLEGAL_PARAMETER
+
+
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 200), st.integers(0, 255)), max_size=3),
+    cut=st.one_of(st.none(), st.integers(0, 120)),
+    size=st.sampled_from([0, 150, 300]),
+)
+def test_a_hello_is_read_in_one_walk_as_field_by_field(changes: list[tuple[int, int]], cut: int | None, size: int) -> None:
+    message = bytearray(client_hello("www.example.com", size)[5:])
+    for at, value in changes:
+        message[at % len(message)] = value
+    whole = bytes(message if cut is None else message[:cut])
+
+    def read(function: Callable[[bytes], str | None]) -> str | tuple[int | None, str] | None:
+        try:
+            return function(whole)
+        except PeekError as error:
+            return error.code, str(error)
+
+    assert read(tls.parse_client_hello) == read(tls.read_client_hello)
+
+
+@pytest.mark.parametrize("name", ["www.example.com", "WWW.Example.COM", "a.example.org."])
+def test_a_plain_hello_takes_no_more_than_one_walk(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_message: bytes) -> str | None:
+        raise AssertionError("was read field by field")
+
+    monkeypatch.setattr(tls, "read_client_hello", refuse)
+    assert tls.parse_client_hello(client_hello(name)[5:]) == name.lower().removesuffix(".")

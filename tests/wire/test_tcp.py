@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +149,26 @@ def test_options_not_known_are_skipped() -> None:
 
 def test_a_window_scale_past_14_is_taken_as_14() -> None:
     assert tcp.parse_options(b"\x03\x03\xff").window_scale == 14
+
+
+STAMPED = bytes.fromhex("0101080a0000000100000002")
+OPENING = bytes.fromhex("020405b40402080a000000010000000201030307")
+
+
+@pytest.mark.parametrize("layout", [STAMPED, OPENING])
+@given(changes=st.lists(st.tuples(st.integers(0, 19), st.integers(0, 255)), max_size=2))
+def test_usual_layouts_and_what_is_nearly_one_are_read_as_step_by_step(layout: bytes, changes: list[tuple[int, int]]) -> None:
+    options = bytearray(layout)
+    for at, value in changes:
+        options[at % len(options)] = value
+
+    def read(function: Callable[[bytes], TcpOptions]) -> TcpOptions | str:
+        try:
+            return function(bytes(options))
+        except ParseError as error:
+            return str(error)
+
+    assert read(tcp.parse_options) == read(tcp.walk_options)
 
 
 @pytest.mark.parametrize("options", [b"\x13\x12" + bytes(16), b"\x1d\x04\x00\x00", b"\x1d\x10" + bytes(14)])
