@@ -15,6 +15,7 @@ from kracauer.engine.strays import Strays
 from kracauer.engine.waits import Waits
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Endpoint4, Endpoint6, Event, FlowClosed, PacketDropped
+from kracauer.fast_path import FastPath, NoFastPath
 from kracauer.flows import Flow, FlowTable
 from kracauer.path_mtu import PathMtus
 from kracauer.peek import Protocol
@@ -58,9 +59,12 @@ class ListenerState:
 class Context:
     """The engine's state. Its parts read and write it freely; nobody outside the package does."""
 
-    def __init__(self, config: Config, secret: bytes, now: float, records: Records) -> None:
+    def __init__(
+        self, config: Config, secret: bytes, now: float, records: Records, fast_path: FastPath | None = None
+    ) -> None:
         self.config = config
         self.records = records
+        self.fast_path: FastPath = NoFastPath() if fast_path is None else fast_path
         self.prefix = config.prefix.network_address.packed[:12]
         self.cookies = CookieJar(secret)
         self.shares = ClientShares(config.limits)
@@ -316,6 +320,27 @@ class Context:
         """What is held of all first messages together."""
         return self.shares.held_bytes
 
+    def quicken(self, flow: Flow) -> None:
+        """Have plain packets of `flow` need no look, as far as may be; those of most flows then do not even come here."""
+        flow.take_fast_path()
+        splice = flow.splice
+        if splice is not None:
+            if flow.fast is splice:
+                self.fast_path.install(splice)
+            else:
+                self.fast_path.remove(splice)
+
+    def slow(self, flow: Flow) -> None:
+        """Have every packet of `flow` looked at."""
+        flow.fast = None
+        if flow.splice is not None:
+            self.fast_path.remove(flow.splice)
+
+    def refresh(self, flow: Flow) -> None:
+        """Have the record of `flow` tell all that has passed: before anything is decided by it."""
+        if flow.splice is not None:
+            self.fast_path.refresh(flow.splice)
+
     def take_route(self, flow: Flow, route: Route) -> None:
         """Have `flow` go by `route`, and count for it until it is closed."""
         flow.route = route
@@ -343,8 +368,9 @@ class Context:
         self.waits.discard(flow)
         self.flows.remove(flow)
         self.end_handshake(flow)
+        # First of all: whoever has these addresses and ports next must not find what was told of this flow.
+        self.slow(flow)
         flow.advance(Happening.ENDED)
-        flow.fast = None
         self._leave_route(flow)
         splice = flow.splice
         if splice is None:

@@ -22,6 +22,7 @@ from kracauer.engine.spliced import Spliced
 from kracauer.engine.status import backend_statuses
 from kracauer.errors import Dropped, DropReason, IcmpAnswer
 from kracauer.events import CloseReason, Event
+from kracauer.fast_path import FastPath
 from kracauer.flows import Flow, FlowTable, backend_key, client_key
 from kracauer.tcp.record import Records
 from kracauer.tcp.state import SPLICED, State
@@ -47,12 +48,21 @@ class Engine:
     """Translates and splices. Takes packets and `now` (monotonic seconds), returns packets, keeps events for its owner.
 
     `secret` (16 to 32 bytes) makes the SYN cookies; an engine with the same one completes handshakes that another has begun.
-    Spliced flows stand in `records`; an engine that is given those of another one can `adopt` its flows.
+    Spliced flows stand in `records`; an engine that is given those of another one can `adopt` its flows. `fast_path` is told
+    whose packets need no look, and may take them before they get here.
     Nothing that a packet holds makes any method raise.
     """
 
-    def __init__(self, config: Config, *, secret: bytes, now: float, records: Records | None = None) -> None:
-        context = self._context = Context(config, secret, now, Records() if records is None else records)
+    def __init__(
+        self,
+        config: Config,
+        *,
+        secret: bytes,
+        now: float,
+        records: Records | None = None,
+        fast_path: FastPath | None = None,
+    ) -> None:
+        context = self._context = Context(config, secret, now, Records() if records is None else records, fast_path)
         self._by_client = context.flows.by_client
         self._by_backend = context.flows.by_backend
         self._gate = Gate(context)

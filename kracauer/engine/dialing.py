@@ -105,6 +105,7 @@ class Dialing:
         from_backend = flow.from_backend
         if from_backend is None:
             return
+        self._context.refresh(flow)
         # A RST has to lie exactly at what the backend expects next (RFC 5961 §3.2).
         seq = sequence.add(flow.client_isn, 1) if flow.splice is None else flow.splice.client_acked
         if flow.delivery is not None:
@@ -226,7 +227,7 @@ class Dialing:
         if self._deliver(flow, handshake, segment, options, now):
             flow.advance(Happening.CLIENT_FIN)
         if flow.delivery is None:
-            flow.take_fast_path()
+            context.quicken(flow)
             context.schedule_idle(flow, now + context.config.timeouts.established_idle_s, now)
         else:
             context.timers.schedule(flow, flow.delivery.deadline)

@@ -66,6 +66,7 @@ class Icmp:
         if flow is None or flow.splice is None or flow.from_backend is None or packet.dst != quoted.src:
             raise Dropped(DropReason.NO_FLOW, "ICMP error about no spliced flow")
         splice = flow.splice
+        self._context.refresh(flow)
         context, network = self._context, self._context.config.network
         if quoted.mtu is not None and self._is_in_flight(sequence.add(splice.backend_acked, splice.seq_delta), quoted):
             context.learn_path_mtu(flow.from_client.src, max(quoted.mtu, _MIN_MTU_V4), now)
@@ -115,6 +116,7 @@ class Icmp:
         if flow.splice is None:
             self._receive_while_dialing(flow, data, quoted, now)
             return
+        context.refresh(flow)
         splice, network = flow.splice, context.config.network
         # What was acknowledged to the client for a backend that was not there yet is in flight all the same.
         in_flight_from = splice.client_acked if flow.delivery is None else flow.delivery.start

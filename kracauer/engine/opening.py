@@ -90,7 +90,7 @@ class Opening:
             if former is not None and now - former.since <= LIFETIME_S:
                 flow.renewal.since, flow.renewal.spent = former.since, former.spent
             if flow.fast is not None:
-                flow.take_fast_path()
+                self._context.quicken(flow)
 
     def completes_renewal(self, flow: Flow, segment: Segment, listener: ListenerState, now: float) -> bool:
         """Whether `segment` completes the handshake that a SYN on `flow`'s own addresses and ports has begun."""
@@ -98,6 +98,7 @@ class Opening:
         if renewal is None or renewal.is_over:
             return False
         if renewal.isn is None:
+            self._context.refresh(flow)
             if flow.splice is None or flow.splice.may_be_next(header.seq):
                 flow.renewal = None
                 return False

@@ -33,6 +33,7 @@ class Spliced:
         """Translate the client's segment in `frame`, and move the flow on."""
         splice = flow.splice
         assert splice is not None
+        self._context.refresh(flow)
         if segment.hop_limit < 2:
             raise Dropped(DropReason.TTL_EXPIRED, answer=IcmpAnswer(icmpv4.TIME_EXCEEDED, 0))
         distance = sequence.distance(splice.client_acked, segment.header.seq)
@@ -55,6 +56,7 @@ class Spliced:
         """Translate the backend's segment in `frame`, and move the flow on."""
         splice, header = flow.splice, segment.header
         assert splice is not None
+        self._context.refresh(flow)
         if header.flags & tcp.SYN:
             self._answer_repeated_syn_ack(flow, segment)
             return
@@ -95,6 +97,7 @@ class Spliced:
 
     def abort(self, flow: Flow, now: float) -> None:
         """Reset both sides."""
+        self._context.refresh(flow)
         if flow.delivery is not None:
             self._reset_undelivered(flow, flow.delivery)
         elif flow.state is not State.TRANSITORY:
@@ -105,6 +108,7 @@ class Spliced:
         """Repeat what is ours to deliver, probe a flow that has been idle too long, or end it."""
         splice, delivery = flow.splice, flow.delivery
         assert splice is not None
+        self._context.refresh(flow)
         if delivery is not None and flow.state is not State.TRANSITORY:
             if now >= delivery.give_up_at:
                 self._give_up(flow, now)
@@ -164,9 +168,9 @@ class Spliced:
                 splice.is_reset_certain = False
             self._note_state(flow, now)
         if flow.state in (State.TRANSITORY, State.PROBING) or flow.delivery is not None:
-            flow.fast = None
+            self._context.slow(flow)
         else:
-            flow.take_fast_path()
+            self._context.quicken(flow)
 
     def _happening(self, flow: Flow, flags: int, *, is_client: bool) -> Happening | None:
         splice = flow.splice
@@ -227,7 +231,7 @@ class Spliced:
         assert flow.splice is not None
         flow.splice.has_client_answered = flow.splice.has_backend_answered = False
         flow.advance(Happening.TIMED_OUT, now)
-        flow.fast = None
+        self._context.slow(flow)
         self._send_to_both(flow, tcp.ACK, offset=-1)
         self._note_state(flow, now)
 

@@ -13,7 +13,7 @@ from splice_twin import Deltas
 
 from kracauer.flows import backend_key, client_key
 from kracauer.offload import bpf
-from kracauer.offload.contract import FastPath
+from kracauer.fast_path import FastPath
 from kracauer.offload.kernel import KernelPath
 from kracauer.offload.memory import MemoryPath
 from kracauer.replies import Endpoints

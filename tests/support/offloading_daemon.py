@@ -14,7 +14,7 @@ from kracauer.config import Config
 from kracauer.engine.core import Engine
 from kracauer.events import CloseReason
 from kracauer.flows import Flow
-from kracauer.offload.contract import FastPath
+from kracauer.fast_path import FastPath
 from kracauer.offload.kernel import KernelPath
 from kracauer.wire.buffer import PACKET_START, Buffer, Frame
 

@@ -38,3 +38,27 @@ class FastPath(Protocol):
 
     def close(self) -> None:
         """Leave all packets alone. Closing twice is no error."""
+
+
+class NoFastPath:
+    """Takes nothing: every packet is the engine's."""
+
+    def __init__(self) -> None:
+        self.refused: dict[str, int] = {}
+
+    def install(self, _splice: Splice) -> bool:
+        """Take nothing."""
+        return False
+
+    def remove(self, _splice: Splice) -> None:
+        """There is nothing to leave alone."""
+
+    def refresh(self, _splice: Splice) -> None:
+        """Its record is up to date."""
+
+    def sweep(self, _now: float) -> Sequence[Splice]:
+        """Nothing has been carried."""
+        return ()
+
+    def close(self) -> None:
+        """There is nothing to close."""
