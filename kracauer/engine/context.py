@@ -40,6 +40,8 @@ RESET_BURST: Final = 1000.0
 ERRORS_PER_SECOND: Final = 1000.0
 ERROR_BURST: Final = 50.0
 PROFILE_LIFETIME_S: Final = 3600.0
+# How long a backend goes on to repeat a SYN-ACK that was meant for an earlier process (tcp_synack_retries of tcp(7)).
+DIALLED_BEFORE_S: Final = 60.0
 # An idle flow is looked at this much before its time, in company, and once more when its time has come: most never get there.
 IDLE_LEEWAY_S: Final = 16.0
 
@@ -77,6 +79,7 @@ class Context:
         self.resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
         self.backend_resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
         self.strays = Strays()
+        self.dialled_before_until = 0.0  # until when a SYN-ACK may be the answer to an earlier process
         self.identifications = Identifications(int(now * 1000))
         self.path_mtus = PathMtus()
         # One a family: a flood of fragments on one side costs the other nothing.

@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 from kracauer.config import Config
 from kracauer.engine import ingress
 from kracauer.engine.adopting import Adoption, adopt
-from kracauer.engine.context import Context
+from kracauer.engine.context import DIALLED_BEFORE_S, Context
 from kracauer.engine.dialing import Dialing
 from kracauer.engine.gate import Admission, Gate
 from kracauer.engine.health import BackendStatus
@@ -97,6 +97,7 @@ class Engine:
 
     def adopt(self, now: float) -> Adoption:
         """Go on with the flows that an earlier engine has left in the records; call it once, before anything else."""
+        self._context.dialled_before_until = now + DIALLED_BEFORE_S
         return adopt(self._context, self._spliced, now)
 
     def reconfigure(self, config: Config, now: float) -> None:
@@ -355,7 +356,10 @@ class Engine:
         flow = self._by_backend.get(backend_key(endpoints))
         if flow is None:
             is_stale = endpoints.dst[:12] == context.prefix and context.is_backend(endpoints.src)
-            if is_stale and not segment.header.flags & tcp.RST:
+            flags = segment.header.flags
+            # What an earlier process has dialled goes on once its client repeats itself, unless a RST comes between.
+            is_awaited = flags & tcp.SYN and now < context.dialled_before_until
+            if is_stale and not flags & tcp.RST and not is_awaited:
                 # The backend keeps a connection that is no more; left alone it would keep it for hours.
                 # Deviation: RFC 5382 §4.3 leaves a SYN from this side unanswered for six seconds, in case the other side sends
                 # one too. No client expects to be dialled, so it is refused at once.

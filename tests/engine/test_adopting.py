@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from endpoints import LINK_S, USUAL, Close, End, Fate, Network, Stack
 from hellos import bulk, client_hello
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from lives import KINDS, STATES, Step, life_of, steps
 from openings import PLAIN_BACKEND, PLAIN_HANDSHAKE, PLAIN_HELLO, PLAIN_SPLICED, SPLICED
@@ -511,11 +511,16 @@ def test_a_dial_that_was_under_way_is_done_again() -> None:
 
 
 def test_a_backend_that_answers_nobody_may_be_dialled_again() -> None:
-    """Its answer to the dead one comes before the client repeats itself: it is told off, and asked anew."""
+    """Its answer to the dead one comes before the client repeats itself: it is left alone, and asked anew."""
     life = first_life().play(PLAIN_HANDSHAKE + PLAIN_HELLO)
     heir = next_life(life)
-    heir.play("1.00 B> SA b ack=c+1 win=65535 mss=1440 sackOK ws=7 \n B< R c+1 \n !! drop no_flow")
+    heir.play("1.00 B> SA b ack=c+1 win=65535 mss=1440 sackOK ws=7 \n !! drop no_flow")
     heir.play("1.02 --" + PLAIN_HELLO.replace("0.02", "1.02") + PLAIN_BACKEND.replace("0.03", "1.03"))
+
+
+def test_a_backend_whose_client_never_comes_back_is_told_in_the_end() -> None:
+    life = first_life().play(PLAIN_HANDSHAKE + PLAIN_HELLO)
+    next_life(life).play("70.00 B> SA b ack=c+1 win=65535 mss=1440 sackOK ws=7 \n B< R c+1 \n !! drop no_flow")
 
 
 def test_a_hello_that_was_lost_with_the_one_who_had_just_spliced_is_sent_again() -> None:
@@ -780,7 +785,13 @@ faults = st.lists(st.sampled_from((USUAL, USUAL, USUAL, (), (LINK_S, LINK_S), (L
 deaths = st.lists(st.tuples(st.integers(0, 60).map(lambda step: step * 0.005) | st.floats(0, 3), st.floats(0, 3)), max_size=4)
 
 
+# A backend's answer to a SYN of the first life comes in the second, and what is said to that arrives late.
+DOUBLED, LOST = (LINK_S, LINK_S), ()
+LATE_ANSWER = [DOUBLED, DOUBLED, USUAL, USUAL, LOST, LOST, *6 * (USUAL,), LOST, (LINK_S, 0.7), USUAL, (0.35,), (0.35,)]
+
+
 @given(fates=faults, deaths=deaths, stack=st.sampled_from((Stack(), Stack(timestamps=False), Stack(window_scale=2))))
+@example(fates=LATE_ANSWER, deaths=[(1.5, 0.0)], stack=Stack())
 @settings(SLOW, max_examples=150)
 def test_no_connection_is_lost_however_often_the_engine_is_killed(
     fates: list[Fate], deaths: list[tuple[float, float]], stack: Stack
