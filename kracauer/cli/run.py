@@ -34,11 +34,13 @@ def _serve(config: Config, reread: Callable[[], Config], record: Path | None) ->
     from kracauer import logs  # noqa: PLC0415 - heavy: no other command should pay for them
     from kracauer.daemon import AlreadyRunningError, RecordingError, serve  # noqa: PLC0415
     from kracauer.engine import Engine  # noqa: PLC0415
+    from kracauer.offload.bpf import OffloadError  # noqa: PLC0415
     from kracauer.tun import DeviceLostError  # noqa: PLC0415
 
     codes: Final[dict[type[RemediableError], tuple[ExitCode, str]]] = {
         DeviceLostError: (ExitCode.DEVICE_LOST, "device_lost"),
         DeviceError: (ExitCode.DEVICE, "device_unusable"),
+        OffloadError: (ExitCode.DEVICE, "offload_unusable"),
         HostError: (ExitCode.NETWORK, "network_unusable"),
         RecordingError: (ExitCode.USAGE, "recording_impossible"),
         AlreadyRunningError: (ExitCode.ALREADY_RUNNING, "already_running"),

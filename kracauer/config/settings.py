@@ -43,6 +43,7 @@ NETWORK_CHECKS: Final[Mapping[str, Check[object]]] = {
     "router_sources": addresses.router_sources,
     "offloads": checks.boolean,
     "ownership": checks.one_of(("routed", "shared")),
+    "offload": checks.one_of(("auto", "off", "require")),
     "table": checks.routing_table,
 }
 LOG_CHECKS: Final[Mapping[str, Check[object]]] = {

@@ -60,7 +60,7 @@ class Network:
     """The TUN device and the links around it; `manage` False leaves addresses and routes to the operator.
 
     `ownership` of the service addresses: "routed" to the device as a whole, or "shared" with this host, of whose table number
-    `table` a few ports are led to the device.
+    `table` a few ports are led to the device. `offload`: whether the kernel carries what needs no look ("auto": if it can).
     """
 
     manage: bool = True
@@ -72,6 +72,7 @@ class Network:
     offloads: bool = True
     ownership: str = "routed"
     table: int = 198
+    offload: str = "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from structlog.typing import FilteringBoundLogger
 
 from kracauer.config import Config
 from kracauer.daemon.flow_file import FlowFile
+from kracauer.fast_path import FastPath, NoFastPath
 from kracauer.flows import FlowTable
 from kracauer.host import HostSetup, destinations, forget
 from kracauer.tcp.state import SPLICED
@@ -20,6 +21,7 @@ class Estate:
     def __init__(self, config: Config, log: FilteringBoundLogger) -> None:
         self.tun: TunDevice | None = None
         self.setup: HostSetup | None = None
+        self.fast_path: FastPath = NoFastPath()
         self.flow_file: FlowFile | None = None
         self.flows: FlowTable | None = None
         self._config = config
@@ -34,6 +36,7 @@ class Estate:
 
     def keep(self) -> Mapping[str, object]:
         """Let go of everything and leave it where it is; returns what is kept, for the log."""
+        self.fast_path.close()
         kept = self.flows_kept
         self._close()
         return {"kept": True, "flows": kept, "undo": HOW_TO_UNDO}
@@ -41,6 +44,7 @@ class Estate:
     def forget(self, config: Config) -> Mapping[str, object]:
         """Give everything back, routes before the device they lead into; `config` is the one last in force."""
         failures: tuple[str, ...] = ()
+        self.fast_path.close()
         if self._config.network.manage:
             if self.setup is not None:
                 failures = self.setup.undo()
@@ -56,6 +60,7 @@ class Estate:
 
     def abandon(self) -> None:
         """Take back what this process has set up, after a start that failed, unless an earlier one's connections need it."""
+        self.fast_path.close()
         is_needed = (self.tun is not None and self.tun.is_found) or self.flows_kept
         if self.setup is not None and not is_needed:
             self._warn(self.setup.undo())

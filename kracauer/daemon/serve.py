@@ -18,6 +18,7 @@ from kracauer.daemon.flow_file import open_flow_file
 from kracauer.daemon.garbage import spare_the_old
 from kracauer.daemon.lock import hold_lock
 from kracauer.daemon.lookup import Lookup
+from kracauer.daemon.offloading import open_fast_path
 from kracauer.daemon.privileges import drop_privileges
 from kracauer.daemon.reload import ReadConfig, Reloader
 from kracauer.daemon.resolver import Resolver
@@ -29,6 +30,7 @@ from kracauer.daemon.session import Session
 from kracauer.daemon.stopping import StopRequest, StopSignals, hold_stop_signals, stop_signals_as_interrupts
 from kracauer.errors import RemediableError
 from kracauer.events import FlowSpliced, NameWanted
+from kracauer.fast_path import FastPath
 from kracauer.host import (
     SHARED,
     HostSetup,
@@ -50,9 +52,11 @@ _SWITCH_INTERVAL_S: Final = 0.0005
 
 
 class EngineFactory(Protocol):
-    """What makes an engine, whose flows are to lie in `records`."""
+    """What makes an engine, whose flows are to lie in `records`, and may be carried by `fast_path`."""
 
-    def __call__(self, config: Config, *, secret: bytes, now: float, records: Records | None) -> PacketEngine:
+    def __call__(
+        self, config: Config, *, secret: bytes, now: float, records: Records | None, fast_path: FastPath | None
+    ) -> PacketEngine:
         """Make it; `secret` is for the SYN cookies, `now` on the monotonic clock."""
 
 
@@ -125,8 +129,9 @@ def _start(
     network = config.network
     secret = load_secret(network.device, log)
     device = _open_device(config, record, log, estate, stack)
+    path = estate.fast_path = open_fast_path(config, device.name, log, is_recording=record is not None)
     estate.flow_file = open_flow_file(runtime_file(network.device, "flows"), prefix=config.prefix, boot_id=boot_id(), log=log)
-    engine = engine_factory(config, secret=secret, now=time.monotonic(), records=estate.flow_file.records)
+    engine = engine_factory(config, secret=secret, now=time.monotonic(), records=estate.flow_file.records, fast_path=path)
     estate.flows = engine.flows
     spare_the_old()
     _adopt(engine, log)
@@ -138,7 +143,7 @@ def _start(
         stack.callback(watch.close)
         routes = ServiceRoutes(config, estate.setup, watch, engine.flows, log)
         routes.lead_flows(config)
-    service = Service(device, engine, log, log_level=config.log.level, errors=_open_icmp(config, log, stack))
+    service = Service(device, engine, log, log_level=config.log.level, errors=_open_icmp(config, log, stack), fast_path=path)
     resolver = _make_resolver(config, service)
     reloader = Reloader(config, read_config, service, routes, log, resolver)
     session = Session(service, engine, reloader, routes, estate, log, resolver)

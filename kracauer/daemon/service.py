@@ -18,6 +18,7 @@ from kracauer.daemon.reporting import Reporter
 from kracauer.engine import BackendStatus
 from kracauer.errors import DeviceError
 from kracauer.events import Event
+from kracauer.fast_path import FastPath, NoFastPath
 from kracauer.flows import FlowTable
 from kracauer.tun import Device
 from kracauer.wire.buffer import Buffer, Frame
@@ -25,6 +26,8 @@ from kracauer.wire.buffer import Buffer, Frame
 # Before timers and signals get their turn: so many packets, or no further one after so many seconds.
 BATCH: Final = 64
 BATCH_S: Final = 0.002
+# How old what the records tell of packets that pass without us may get, should the process be killed.
+SWEEP_S: Final = 1.0
 EventKind = TypeVar("EventKind", bound=Event)
 
 _LEAST_DELAY_S: Final = 0.001  # between two timer calls, whatever the engine asks for
@@ -103,10 +106,13 @@ class Service:
         *,
         log_level: str = "info",
         errors: PacketSource | None = None,
+        fast_path: FastPath | None = None,
     ) -> None:
         self.is_final = False
         self._device = device
         self._errors = errors
+        self._fast_path = NoFastPath() if fast_path is None else fast_path
+        self._sweep_timer: asyncio.TimerHandle | None = None
         self._engine = engine
         self._log = log
         self._reporter = Reporter(log, log_level)
@@ -135,6 +141,7 @@ class Service:
         if self._errors is not None:
             loop.add_reader(self._errors.fileno(), self._handle_readable, self._errors)
         self._arm_timer(time.monotonic())
+        self._sweep()
         on_ready()
         try:
             await self._stopped
@@ -267,6 +274,15 @@ class Service:
         self._timer_deadline = deadline
         self._timer = None if deadline is None else self._loop.call_at(max(deadline, now + delay_s), self._handle_timer)
 
+    def _sweep(self) -> None:
+        """Have the records tell what passes without us, and the fast path that we are there."""
+        self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
+        now = time.monotonic()
+        try:
+            self._fast_path.sweep(now)
+        except Exception as error:  # a mistake of ours: the flows go on, and the next sweep may do better
+            self._reporter.note_internal_error(error, now)
+
     def _flush_reports(self) -> None:
         self._reports_timer = None
         now = time.monotonic()
@@ -295,7 +311,7 @@ class Service:
         for source in (self._device, self._errors):
             if source is not None:
                 self._loop.remove_reader(source.fileno())
-        for timer in (self._timer, self._reports_timer):
+        for timer in (self._timer, self._reports_timer, self._sweep_timer):
             if timer is not None:
                 timer.cancel()
         self._reporter.close()
