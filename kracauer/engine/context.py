@@ -61,9 +61,7 @@ class ListenerState:
 class Context:
     """The engine's state. Its parts read and write it freely; nobody outside the package does."""
 
-    def __init__(
-        self, config: Config, secret: bytes, now: float, records: Records, fast_path: FastPath | None = None
-    ) -> None:
+    def __init__(self, config: Config, secret: bytes, now: float, records: Records, fast_path: FastPath | None = None) -> None:
         self.config = config
         self.records = records
         self.fast_path: FastPath = NoFastPath() if fast_path is None else fast_path
