@@ -103,9 +103,12 @@ class KernelPath:
             )
             program = bpf.load_program(bpf.PROGRAM_SCHED_CLS, instructions, licence=_LICENCE, name="kracauer_splice")
             stack.callback(os.close, program)
-            with maps["identifications"].map_memory() as memory:
-                memory[:] = os.urandom(len(memory))  # RFC 7739 §5: where each begins is nobody's business
-            path = cls(maps, program, capacity)
+            try:
+                with maps["identifications"].map_memory() as memory:
+                    memory[:] = os.urandom(len(memory))  # RFC 7739 §5: where each begins is nobody's business
+                path = cls(maps, program, capacity)
+            except OSError as error:
+                raise bpf.explain(error, "map its memory") from error
             stack.pop_all()
         return path
 

@@ -1,6 +1,7 @@
 import errno
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from offload_trials import CLIENT_PORT, KernelTrial, from_backend, from_client, make
@@ -59,6 +60,21 @@ def test_what_was_refused_for_lack_of_privileges_says_what_to_do(monkeypatch: py
     monkeypatch.setattr(bpf.Map, "create", refuse)
     with pytest.raises(OffloadError, match="CAP_BPF and CAP_NET_ADMIN"):
         KernelPath.open(4)
+
+
+def test_memory_that_cannot_be_had_is_told_and_everything_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: bpf.Map) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    try:
+        KernelPath.open(4).close()
+    except OffloadError as error:
+        pytest.skip(str(error))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr(bpf.Map, "map_memory", refuse)
+    with pytest.raises(OffloadError, match="no memory to map its memory"):
+        KernelPath.open(4)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
 
 
 def test_each_client_has_numbers_of_its_own(trial: KernelTrial) -> None:
