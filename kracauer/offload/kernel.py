@@ -5,7 +5,7 @@ import heapq
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Final, Self
 
 from kracauer.offload import bpf, bytecode
@@ -103,9 +103,12 @@ class KernelPath:
             )
             program = bpf.load_program(bpf.PROGRAM_SCHED_CLS, instructions, licence=_LICENCE, name="kracauer_splice")
             stack.callback(os.close, program)
-            with maps["identifications"].map_memory() as memory:
-                memory[:] = os.urandom(len(memory))  # RFC 7739 §5: where each begins is nobody's business
-            path = cls(maps, program, capacity)
+            try:
+                with maps["identifications"].map_memory() as memory:
+                    memory[:] = os.urandom(len(memory))  # RFC 7739 §5: where each begins is nobody's business
+                path = cls(maps, program, capacity)
+            except OSError as error:
+                raise bpf.explain(error, "map its memory") from error
             stack.pop_all()
         return path
 
@@ -136,8 +139,9 @@ class KernelPath:
         try:
             self._backend_flows.update(entries.backend_key, entries.to_client)
             self._client_flows.update(entries.client_key, entries.to_backend)
-        except OSError as error:  # E2BIG, ENOMEM: the engine goes on with this one
-            self._backend_flows.delete(entries.backend_key)
+        except OSError as error:  # E2BIG, ENOMEM; EPERM before Linux 5.19 without CAP_BPF: the engine goes on with this one
+            with suppress(OSError):
+                self._backend_flows.delete(entries.backend_key)
             self._places.release(index)
             self._note_refused(error.errno or 0)
             return False

@@ -129,6 +129,7 @@ ODD_LAYOUTS = {
     "blocks that end too early": b"\x01\x01\x05\x12" + words(1, 2),
     "no block at all": b"\x01\x01\x05\x02",
     "half a block": b"\x01\x01\x05\x06" + words(1),
+    "a block and a half": b"\x01\x01\x05\x0e" + words(1, 2, 3),
     "five blocks": b"\x01\x01\x05\x2a" + words(*range(9)),
     "three NOPs": b"\x01\x01\x01\x00",
     "experimental": b"\xfd\x04\x12\x34",
@@ -162,7 +163,7 @@ def test_other_layouts_are_left_to_the_engine(trial: Trial, options: bytes) -> N
 def altered(packet: bytes, at: int, value: bytes) -> bytes:
     """With other bytes at a place, and an IPv4 header checksum that fits."""
     packet = packet[:at] + value + packet[at + len(value) :]
-    if packet[0] == 0x45 and at < 20:
+    if packet[0] >> 4 == 4 and at < 20:
         blank = packet[:10] + bytes(2) + packet[12:20]
         total = sum(struct.unpack("!10H", blank)) % 0xFFFF
         packet = packet[:10] + (-total % 0xFFFF).to_bytes(2, "big") + packet[12:]
@@ -178,6 +179,7 @@ NOT_PLAIN = {
     "v4: UDP": altered(TO_GO, 9, b"\x11"),
     "v4: another version": altered(TO_GO, 0, b"\x65"),
     "v4: IP options": altered(TO_GO[:20] + NOPS + TO_GO[20:], 0, b"\x46"),
+    "v4: a header that says it is longer": altered(TO_GO, 0, b"\x46"),
     "v4: a header that is too short": altered(TO_GO, 0, b"\x44"),
     "v4: first fragment": altered(TO_GO, 6, b"\x20\x00"),
     "v4: another fragment": altered(TO_GO, 6, b"\x00\x01"),
