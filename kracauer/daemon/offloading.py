@@ -1,5 +1,7 @@
 """The fast path in the kernel, where it is wanted and to be had."""
 
+from typing import Final
+
 from structlog.typing import FilteringBoundLogger
 
 from kracauer.config import Config
@@ -8,6 +10,8 @@ from kracauer.offload.bpf import OffloadError
 from kracauer.offload.kernel import KernelPath
 
 AUTO, OFF, REQUIRE = "auto", "off", "require"
+# What is counted of them takes 128 bytes each, at once. Those beyond are carried as ever.
+MAX_FLOWS: Final = 1 << 20
 
 
 def open_fast_path(config: Config, device: str, log: FilteringBoundLogger, *, is_recording: bool = False) -> FastPath:
@@ -25,7 +29,8 @@ def open_fast_path(config: Config, device: str, log: FilteringBoundLogger, *, is
         log.info("offload_unavailable", device=device, cause="packets are recorded, so all of them have to pass the process")
         return NoFastPath()
     try:
-        path = KernelPath.open(config.limits.flows)
+        capacity = min(config.limits.flows, MAX_FLOWS)
+        path = KernelPath.open(capacity)
         try:
             kind = path.attach(device)
         except BaseException:
@@ -36,5 +41,5 @@ def open_fast_path(config: Config, device: str, log: FilteringBoundLogger, *, is
             raise
         log.info("offload_unavailable", device=device, cause=error.cause, remedy=error.remedy)
         return NoFastPath()
-    log.info("offload_attached", device=device, kind=kind, flows=config.limits.flows)
+    log.info("offload_attached", device=device, kind=kind, flows=capacity)
     return path

@@ -29,7 +29,7 @@ from kracauer.tcp.state import Happening
 from kracauer.tcp.terms import IPV4_OVERHEAD, IPV6_OVERHEAD, OfferHistory
 from kracauer.timers import TimerWheel
 from kracauer.translate.fragments import Reassembler
-from kracauer.translate.identification import Identifications
+from kracauer.translate.identification import ALL, LOWER_HALF, Identifications
 from kracauer.wire.buffer import Buffer
 
 # Resets to packets of no flow: enough for a restart's worth of stale connections, too few to make us a reflector.
@@ -78,7 +78,7 @@ class Context:
         self.backend_resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
         self.strays = Strays()
         self.dialled_before_until = 0.0  # until when a SYN-ACK may be the answer to an earlier process
-        self.identifications = Identifications(int(now * 1000))
+        self.identifications = Identifications(int(now * 1000), ALL if fast_path is None else LOWER_HALF)
         self.path_mtus = PathMtus()
         # One a family: a flood of fragments on one side costs the other nothing.
         self.reassembler_v4 = Reassembler()

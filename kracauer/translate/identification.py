@@ -5,16 +5,26 @@ less to some 500 a second. RFC 7915 §5.1 wants DF clear on them; checksums find
 """
 
 
+from typing import Final
+
+ALL: Final = 0xFFFF
+LOWER_HALF: Final = 0x7FFF  # of which a fast path in the kernel uses none: it counts in the other half
+
+
 class Identifications:
-    """A counter modulo 65,536. A super-packet takes as many numbers as it has segments: the kernel counts on from its own."""
+    """A counter up to `last`, and from 0 on again.
 
-    __slots__ = ("_next",)
+    A super-packet takes as many numbers as it has segments: the kernel counts on from its own.
+    """
 
-    def __init__(self, first: int) -> None:
-        self._next = first & 0xFFFF
+    __slots__ = ("_last", "_next")
+
+    def __init__(self, first: int, last: int = ALL) -> None:
+        self._last = last
+        self._next = first & last
 
     def take(self, count: int = 1) -> int:
         """Return the first of `count` numbers in a row."""
         first = self._next
-        self._next = (first + count) & 0xFFFF
+        self._next = (first + count) & self._last
         return first
