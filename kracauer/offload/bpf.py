@@ -12,6 +12,7 @@ import platform
 import struct
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -58,9 +59,13 @@ _PSEUDO_MAP: Final = 1
 _LOG_BYTES: Final = 1 << 20
 _LOG_LINES: Final = 12
 _INSTRUCTION_BYTES: Final = 8
+_ELEMENT_FLAGS: Final = struct.Struct("=Q")
+_ELEMENT_FLAGS_AT: Final = 24
 _DEFERRED: Final = 524  # the kernel's ENOTSUPP
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_syscall.argtypes = [ctypes.c_long] * 4
+_syscall.restype = ctypes.c_long
 
 
 class OffloadError(RemediableError):
@@ -85,7 +90,9 @@ class Run(NamedTuple):
     duration_ns: int
 
 
-def _syscall_number() -> int:
+@cache
+def syscall_number() -> int:
+    """The number of bpf(2) on this machine; raises OffloadError where it is not known."""
     machine, bits = platform.machine(), struct.calcsize("P") * 8
     number = _SYSCALLS.get((machine, bits))
     if number is None:
@@ -99,7 +106,12 @@ def _call(command: int, attribute: bytes) -> int:
 
 def _call_into(command: int, attribute: "ctypes.Array[ctypes.c_char]") -> int:
     """The call whose answer the kernel writes into the attribute itself."""
-    result: int = _libc.syscall(_syscall_number(), command, attribute, len(attribute))
+    return _call_at(command, _pointer(attribute), len(attribute))
+
+
+def _call_at(command: int, address: int, length: int) -> int:
+    """The call, the attribute being whatever lies there."""
+    result: int = _syscall(syscall_number(), command, address, length)
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
@@ -125,8 +137,11 @@ class Map:
         self._key = ctypes.create_string_buffer(key_bytes)
         self._value = ctypes.create_string_buffer(value_bytes)
         # A key and a value stand where they are for as long as the map is open: each call differs in what they hold.
-        self._element = struct.pack("=I4xQQ", fd, _pointer(self._key), _pointer(self._value))
-        self._deletion = ctypes.create_string_buffer(self._element[:16], 16)
+        element = struct.pack("=I4xQQ", fd, _pointer(self._key), _pointer(self._value))
+        self._element = ctypes.create_string_buffer(element + bytes(8), 32)
+        self._element_at = _pointer(self._element)
+        self._deletion = ctypes.create_string_buffer(element[:16], 16)
+        self._deletion_at = _pointer(self._deletion)
 
     @classmethod
     def create(cls, kind: int, key_bytes: int, value_bytes: int, max_entries: int, *, flags: int = 0, name: str = "") -> Self:
@@ -145,7 +160,8 @@ class Map:
         """The value of `key`, or None."""
         self._set_key(key)
         try:
-            _call(_MAP_LOOKUP, self._element + bytes(8))
+            _ELEMENT_FLAGS.pack_into(self._element, _ELEMENT_FLAGS_AT, 0)
+            _call_at(_MAP_LOOKUP, self._element_at, 32)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return None
@@ -158,13 +174,14 @@ class Map:
         if len(value) != self.value_bytes:
             raise ValueError(f"a value has {self.value_bytes} bytes, not {len(value)}")
         self._value.raw = value
-        _call(_MAP_UPDATE, self._element + struct.pack("=Q", flags))
+        _ELEMENT_FLAGS.pack_into(self._element, _ELEMENT_FLAGS_AT, flags)
+        _call_at(_MAP_UPDATE, self._element_at, 32)
 
     def delete(self, key: bytes) -> bool:
         """Remove `key`; returns whether it was there."""
         self._set_key(key)
         try:
-            _call_into(_MAP_DELETE, self._deletion)
+            _call_at(_MAP_DELETE, self._deletion_at, 16)
         except OSError as error:
             if error.errno == errno.ENOENT:
                 return False

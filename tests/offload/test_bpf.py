@@ -133,8 +133,16 @@ def test_what_the_kernel_says_is_explained(number: int, cause: str, remedy: str)
     assert 'offload = "off"' in error.remedy
 
 
-def test_a_machine_that_is_not_known_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def foreign_machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("platform.machine", lambda: "pdp11")
+    bpf.syscall_number.cache_clear()
+    yield
+    bpf.syscall_number.cache_clear()
+
+
+@pytest.mark.usefixtures("foreign_machine")
+def test_a_machine_that_is_not_known_is_told() -> None:
     with pytest.raises(OffloadError, match=r"bpf\(2\) on pdp11"):
         Map.create(MAP_HASH, 4, 4, 1)
 
