@@ -1,9 +1,38 @@
 """What the engine may ask of a fast path, whatever stands behind it: all it ever does is take work away."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Final, NamedTuple, Protocol
 
 from kracauer.tcp.splice import Splice
+
+
+@dataclass(slots=True)
+class Carried:
+    """What a fast path has taken since it was opened, as far as it is known: packets, and their payload in bytes."""
+
+    packets: int = 0
+    bytes: int = 0
+
+    def add(self, packets: int, size: int) -> None:
+        """Count these, too."""
+        self.packets += packets
+        self.bytes += size
+
+
+class Standing(NamedTuple):
+    """Where a fast path has its program, or the `cause` why it has none, and the `remedy` if there is one.
+
+    `hook` names what hands it packets. `survives` says whether it goes on without the process, `cause` why it does not.
+    """
+
+    hook: str = ""
+    survives: bool = False
+    cause: str = ""
+    remedy: str = ""
+
+
+OFF: Final = Standing(cause='network.offload = "off"')
 
 
 class FastPath(Protocol):
@@ -15,8 +44,19 @@ class FastPath(Protocol):
     """
 
     @property
+    def standing(self) -> Standing:
+        """Whether it takes anything, and how, or why not."""
+
+    @property
     def refused(self) -> dict[str, int]:
         """Flows that could not be taken, by the name of the errno. The reader may clear it."""
+
+    @property
+    def carried(self) -> Carried:
+        """What has been taken, as far as records have been brought up to date; the same object from beginning to end."""
+
+    def __len__(self) -> int:
+        """How many flows are installed now."""
 
     def install(self, splice: Splice) -> bool:
         """Take the packets of this flow from now on; False where that cannot be, and nothing is changed then.
@@ -43,8 +83,13 @@ class FastPath(Protocol):
 class NoFastPath:
     """Takes nothing: every packet is the engine's."""
 
-    def __init__(self) -> None:
+    def __init__(self, standing: Standing = OFF) -> None:
+        self.standing = standing
         self.refused: dict[str, int] = {}
+        self.carried = Carried()
+
+    def __len__(self) -> int:
+        return 0
 
     def install(self, _splice: Splice) -> bool:
         """Take nothing."""

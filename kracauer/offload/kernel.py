@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Final, Self
 
+from kracauer.fast_path import Carried, Standing
 from kracauer.offload import bpf, bytecode
 from kracauer.offload.attachment import Attachment, attach
 from kracauer.offload.bpf import OffloadError
@@ -70,6 +71,7 @@ class KernelPath:
     def __init__(self, maps: dict[str, bpf.Map], program: int, capacity: int) -> None:
         self.program = program
         self.refused: dict[str, int] = {}
+        self.carried = Carried()
         self._maps = maps
         self._client_flows, self._backend_flows = maps["client_flows"], maps["backend_flows"]
         self._traffic, self._control = maps["traffic"].map_memory(), maps["control"].map_memory()
@@ -121,6 +123,11 @@ class KernelPath:
 
     def __len__(self) -> int:
         return len(self._installed)
+
+    @property
+    def standing(self) -> Standing:
+        """As the contract has it."""
+        return Standing() if self._attachment is None else Standing(hook=self._attachment.kind)
 
     def install(self, splice: Splice) -> bool:
         """As the contract has it: both directions, or none."""
@@ -210,4 +217,5 @@ class KernelPath:
             packets, size, last_seen, acked, packets_before, size_before = CARRIED.unpack_from(self._traffic, part)
             if packets != packets_before:
                 add(splice, Gain(packets - packets_before, size - size_before, acked, last_seen / _NANOSECONDS))
+                self.carried.add(packets - packets_before, size - size_before)
                 COLLECTED.pack_into(self._traffic, part + COLLECTED_AT, packets, size)

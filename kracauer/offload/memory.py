@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
+from kracauer.fast_path import Carried, Standing
 from kracauer.offload.collecting import LEASE_S, Gain, add_to_backend, add_to_client, is_suited
 from kracauer.offload.layout import build_entries
 from kracauer.offload.options import is_walked
@@ -29,8 +30,9 @@ class _KernelIdentifications(Identifications):
 class _Held:
     """A flow, and the copy of its record that packets are translated by meanwhile."""
 
-    def __init__(self, splice: Splice, copy: Splice) -> None:
+    def __init__(self, splice: Splice, copy: Splice, carried: Carried) -> None:
         constants = splice.constants
+        self._carried = carried
         self.splice = splice
         self.copy = copy
         entries = build_entries(constants, 0)
@@ -49,9 +51,11 @@ class _Held:
         if to_backend[0] != packets:
             gain = Gain(to_backend[0] - packets, to_backend[1] - size, copy.backend_acked, self.last_to_backend)
             add_to_backend(splice, gain)
+            self._carried.add(gain.packets, gain.bytes)
         if to_client[0] != packets_back:
             gain = Gain(to_client[0] - packets_back, to_client[1] - size_back, copy.client_acked, self.last_to_client)
             add_to_client(splice, gain)
+            self._carried.add(gain.packets, gain.bytes)
         return to_backend[0] != packets or to_client[0] != packets_back
 
 
@@ -60,6 +64,8 @@ class MemoryPath:
 
     def __init__(self, capacity: int = 64) -> None:
         self.refused: dict[str, int] = {}
+        self.carried = Carried()
+        self.standing = Standing(hook="memory")
         self._capacity = capacity
         self._records = Records()
         self._identifications = _KernelIdentifications(0)
@@ -107,7 +113,7 @@ class MemoryPath:
         place = self._records.take()
         record = splice.memory[splice.at : splice.at + RECORD_BYTES]
         memoryview(place.page.memory)[place.at : place.at + RECORD_BYTES] = record
-        held = _Held(splice, Splice(place, self._identifications))
+        held = _Held(splice, Splice(place, self._identifications), self.carried)
         self._installed[splice] = held
         self._by_client[held.client_key] = self._by_backend[held.backend_key] = held
         return True

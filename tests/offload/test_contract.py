@@ -8,6 +8,7 @@ import pytest
 from offload_trials import Trial, from_backend, from_client, make, traffic
 from splice_setup import PLAIN
 
+from kracauer.fast_path import Carried
 from kracauer.offload.collecting import LEASE_S
 from kracauer.tcp.splice import Splice
 from kracauer.tcp.timestamping import TimestampingSplice
@@ -46,6 +47,28 @@ def test_a_record_says_what_has_passed_once_it_is_refreshed(new_trial: NewTrial)
     assert start - 0.1 <= splice.last_seen <= time.monotonic()
     trial.path.refresh(splice)
     assert traffic(splice) == (1, 4, 1900, 2, 10, 2000)
+
+
+def test_what_all_flows_have_carried_is_counted_once_and_outlives_them(new_trial: NewTrial) -> None:
+    trial, flows = new_trial(), [flow(1), flow(2)]
+    carried = trial.path.carried
+    for splice in flows:
+        trial.path.install(splice)
+    assert len(trial.path) == 2
+    assert go(trial, b"four", port=1) is not None
+    assert come(trial, b"seventy", port=2) is not None
+    assert go(trial, port=2) is not None
+    trial.path.refresh(flows[0])
+    assert carried == Carried(1, 4)
+    trial.path.sweep(time.monotonic())
+    trial.path.refresh(flows[1])
+    assert carried == Carried(3, 11)
+    assert come(trial, b"one", port=1) is not None
+    trial.path.remove(flows[0])
+    assert (len(trial.path), carried) == (1, Carried(4, 14))
+    assert go(trial, b"last", port=2) is not None
+    trial.path.close()
+    assert (len(trial.path), carried) == (0, Carried(5, 18))
 
 
 def test_a_direction_that_carried_nothing_keeps_what_was_acknowledged(new_trial: NewTrial) -> None:
