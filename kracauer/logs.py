@@ -196,14 +196,18 @@ class RepeatLog:
         event: str,
         fields: Callable[[], Mapping[str, object]],
         error: BaseException | None = None,
+        count: int = 1,
     ) -> None:
-        """Log `event` if it is the first of its `kind` for a while, with the traceback of `error`; count it if not."""
+        """Log `event` if it is the first of its `kind` for a while, with the traceback of `error`; count it if not.
+
+        `count` is how often it has been at once.
+        """
         window = self._windows.get(kind)
         if window is not None and now < window.until:
-            window.count += 1
+            window.count += count
             return
         self.flush(now)
-        self._windows[kind] = _Window(now + self._interval_s, level, event, fields())
+        self._windows[kind] = _Window(now + self._interval_s, level, event, fields(), count - 1)
         self._emit(level, event, {**fields(), "exc_info": error} if error else fields())
 
     def flush(self, now: float) -> None:

@@ -49,10 +49,21 @@ def render_status(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         problems = last["problems"]
         yield "last reload", f"{last['at']}, {'refused: ' + '; '.join(problems) if problems else 'done'}"
     yield "packets", f"{counters['packets_read']} read, {counters['packets_written']} written"
-    for table in ("dropped", "refused", "events"):
+    if "offload" in status:  # which an older service does not say
+        yield "fast path", render_fast_path(status["offload"], counters.get("carried"))
+    for table, shown in (("offload_refused", "not taken"), *((name, name) for name in ("dropped", "refused", "events"))):
         if table in counters:
-            yield table, ", ".join(f"{count} {name}" for name, count in sorted(counters[table].items()))
+            yield shown, ", ".join(f"{count} {name}" for name, count in sorted(counters[table].items()))
     yield "mistakes", f"{counters['internal_errors']} internal errors"
+
+
+def render_fast_path(offload: Mapping[str, Any], carried: Mapping[str, int] | None) -> str:
+    """What the kernel carries, or why it carries nothing."""
+    if offload["hook"] is None:
+        return f"none: {offload['cause']}"
+    packets, size = (carried["packets"], carried["bytes"]) if carried else (0, 0)
+    said = f"by {offload['hook']}: {_count(offload['flows'], 'connection')}; {_count(packets, 'packet')} carried, {size} bytes"
+    return said if offload["survives"] else f"{said}; ends with this process"
 
 
 def render_backends(backends: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

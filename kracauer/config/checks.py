@@ -85,6 +85,25 @@ def one_of(words: Sequence[str]) -> Check[str]:
     return check
 
 
+_OFFLOAD: Final = ("auto", "off", "require")
+
+
+def offload(value: object) -> str:
+    """Whether the kernel carries packets; the key beside it, which is of other things, has a switch and no words."""
+    if isinstance(value, bool):
+        words = ", ".join(f'"{word}"' for word in _OFFLOAD)
+        meant = "auto" if value else "off"
+        raise MistakeError(f'must be one of {words}: did you mean "{meant}", or the key offloads?')
+    return one_of(_OFFLOAD)(value)
+
+
+def offloads(value: object) -> bool:
+    """Whether the device has offloads; see `offload`."""
+    if isinstance(value, str) and value in _OFFLOAD:
+        raise MistakeError("must be true or false, without quotes: did you mean the key offload?")
+    return boolean(value)
+
+
 def redirect(value: object) -> bool:
     """Where to send clients that speak plain HTTP: "https" is all there is."""
     if value != "https":

@@ -41,9 +41,9 @@ NETWORK_CHECKS: Final[Mapping[str, Check[object]]] = {
     "ipv6_mtu": checks.whole_number(1280, 65535),  # RFC 8200 §5
     "lowest_ipv6_mtu": checks.whole_number(1280, 65535),
     "router_sources": addresses.router_sources,
-    "offloads": checks.boolean,
+    "offloads": checks.offloads,
     "ownership": checks.one_of(("routed", "shared")),
-    "offload": checks.one_of(("auto", "off", "require")),
+    "offload": checks.offload,
     "table": checks.routing_table,
 }
 LOG_CHECKS: Final[Mapping[str, Check[object]]] = {

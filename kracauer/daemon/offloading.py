@@ -5,7 +5,7 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from kracauer.config import Config
-from kracauer.fast_path import FastPath, NoFastPath
+from kracauer.fast_path import FastPath, NoFastPath, Standing
 from kracauer.offload.bpf import OffloadError
 from kracauer.offload.kernel import KernelPath
 
@@ -26,8 +26,9 @@ def open_fast_path(config: Config, device: str, log: FilteringBoundLogger, *, is
         if wanted == REQUIRE:
             cause = "packets that the kernel carries cannot be recorded"
             raise OffloadError(cause, 'set network.offload = "auto", or do not record')
-        log.info("offload_unavailable", device=device, cause="packets are recorded, so all of them have to pass the process")
-        return NoFastPath()
+        cause = "packets are recorded, so all of them have to pass the process"
+        log.info("offload_unavailable", device=device, cause=cause)
+        return NoFastPath(Standing(cause=cause))
     try:
         capacity = min(config.limits.flows, MAX_FLOWS)
         path = KernelPath.open(capacity)
@@ -40,6 +41,6 @@ def open_fast_path(config: Config, device: str, log: FilteringBoundLogger, *, is
         if wanted == REQUIRE:
             raise
         log.info("offload_unavailable", device=device, cause=error.cause, remedy=error.remedy)
-        return NoFastPath()
+        return NoFastPath(Standing(cause=error.cause, remedy=error.remedy))
     log.info("offload_attached", device=device, kind=kind, flows=capacity)
     return path

@@ -4,6 +4,7 @@ from structlog.typing import FilteringBoundLogger
 
 from kracauer.daemon.counters import Counters
 from kracauer.events import BackendDown, BackendFailed, BackendUp, Event, FlowClosed, FlowRefused, PacketDropped
+from kracauer.fast_path import FastPath
 from kracauer.logs import LEVELS, RepeatLog, SurgeLog
 from kracauer.tcp.state import SPLICED
 from kracauer.tun import Device
@@ -40,8 +41,18 @@ class Reporter:
         for name, count in device.refused.items():
             self.counters.refused[name] += count
             fields = {"device": device.name, "errno": name}
-            self._repeats.note(now, f"refused {name}", level="warning", event="write_refused", fields=fields.copy)
+            self._repeats.note(now, f"refused {name}", level="warning", event="write_refused", fields=fields.copy, count=count)
         device.refused.clear()
+
+    def note_not_taken(self, fast_path: FastPath, now: float) -> None:
+        """Count and log the flows that a fast path could not take, and have it count anew."""
+        for name, count in fast_path.refused.items():
+            self.counters.offload_refused[name] += count
+            fields = {"errno": name}
+            self._repeats.note(
+                now, f"offload {name}", level="warning", event="offload_refused", fields=fields.copy, count=count
+            )
+        fast_path.refused.clear()
 
     def note_internal_error(self, error: Exception, now: float) -> None:
         """Count a mistake of ours, and log the first of its type with its traceback."""

@@ -116,6 +116,7 @@ class Service:
         self._engine = engine
         self._log = log
         self._reporter = Reporter(log, log_level)
+        self._reporter.counters.carried = self._fast_path.carried
         self._frame = Frame()
         self._stopped: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -127,6 +128,11 @@ class Service:
     def counters(self) -> Counters:
         """What has been seen so far."""
         return self._reporter.counters
+
+    @property
+    def fast_path(self) -> FastPath:
+        """What takes packets before they come here."""
+        return self._fast_path
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until SIGTERM, SIGINT or `stop`; raises DeviceLostError. Calls `on_ready` once packets are taken."""
@@ -282,6 +288,9 @@ class Service:
             self._fast_path.sweep(now)
         except Exception as error:  # a mistake of ours: the flows go on, and the next sweep may do better
             self._reporter.note_internal_error(error, now)
+        if self._fast_path.refused:
+            self._reporter.note_not_taken(self._fast_path, now)
+            self._settle(now)
 
     def _flush_reports(self) -> None:
         self._reports_timer = None
@@ -314,4 +323,6 @@ class Service:
         for timer in (self._timer, self._reports_timer, self._sweep_timer):
             if timer is not None:
                 timer.cancel()
+        if self._fast_path.refused:
+            self._reporter.note_not_taken(self._fast_path, time.monotonic())
         self._reporter.close()

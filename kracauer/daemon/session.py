@@ -133,5 +133,18 @@ class Session:
             "flows_kept": self._estate.flows_kept,
             "holdings": self._engine.holdings,
             "last_reload": None if last is None else {"at": last.at, "problems": last.problems},
+            "offload": self._describe_fast_path(),
             "counters": self.counters.fields(),
+        }
+
+    def _describe_fast_path(self) -> Mapping[str, object]:
+        path = self._service.fast_path
+        standing = path.standing
+        return {
+            "wanted": self.config.network.offload,
+            "hook": standing.hook or None,
+            "flows": len(path),
+            "survives": standing.survives,
+            "cause": standing.cause or None,
+            "remedy": standing.remedy or None,
         }

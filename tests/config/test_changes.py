@@ -23,6 +23,7 @@ OTHER = {
     "router_sources": '["203.0.113.8"]',
     "offloads": "false",
     "ownership": "'shared'",
+    "offload": "'off'",
     "table": "199",
 }
 

@@ -5,19 +5,26 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from ipaddress import IPv6Address
 from itertools import pairwise
 
 import pytest
 import structlog
 from daemon_stage import CLIENT, SERVICE, Stage
+from offload_trials import from_client, make
+from splice_setup import PLAIN
 
-from kracauer.daemon.service import BATCH, BATCH_S
+from kracauer.daemon.service import BATCH, BATCH_S, Service
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Event, FlowClosed, FlowRefused, NameWanted, PacketDropped, RefusalReason
+from kracauer.fast_path import FastPath
 from kracauer.logs import LINES_AT_ONCE
+from kracauer.offload.memory import MemoryPath
 from kracauer.tun import DeviceLostError
+from kracauer.wire import tcp
 from kracauer.wire.buffer import Buffer, Frame
+from kracauer.wire.tcp import TcpHeader
 
 
 @pytest.fixture
@@ -26,6 +33,17 @@ def stage() -> Iterator[Stage]:
     opened = Stage()
     yield opened
     opened.device.close()
+    structlog.configure(**before)
+
+
+@contextmanager
+def opened(fast_path: FastPath) -> Iterator[Stage]:
+    """A stage whose service has this fast path."""
+    before = structlog.get_config()
+    stage = Stage()
+    stage.service = Service(stage.device, stage.engine, structlog.get_logger(), fast_path=fast_path)
+    yield stage
+    stage.device.close()
     structlog.configure(**before)
 
 
@@ -271,7 +289,55 @@ def test_packets_that_the_kernel_refuses_are_counted_by_errno(stage: Stage) -> N
 
     assert stage.service.counters.refused == {"EINVAL": 3, "EIO": 1}
     assert stage.device.refused == {}
-    assert {line["errno"] for line in stage.logged("write_refused")} == {"EINVAL", "EIO"}
+    told = [(line["errno"], line.get("repeated")) for line in stage.logged("write_refused")]
+    assert told == [("EINVAL", None), ("EIO", None), ("EINVAL", 2)]
+
+
+def fast_path_with(flows: int, capacity: int) -> MemoryPath:
+    path = MemoryPath(capacity)
+    for port in range(1, flows + 1):
+        path.install(make(PLAIN, client_port=port))
+    return path
+
+
+def test_flows_that_the_fast_path_could_not_take_are_counted_by_errno_and_told_once() -> None:
+    path = fast_path_with(flows=3, capacity=1)
+    with opened(path) as stage:
+
+        async def act() -> None:
+            assert stage.service.counters.offload_refused == {"ENOSPC": 2}
+            path.install(make(PLAIN, client_port=9))
+
+        stage.play(act)
+
+        assert stage.service.counters.offload_refused == {"ENOSPC": 3}
+        assert path.refused == {}
+        first, rest = stage.logged("offload_refused")
+        assert (first["level"], first["errno"]) == ("warning", "ENOSPC")
+        assert (rest["errno"], rest["repeated"]) == ("ENOSPC", 2)
+
+
+def test_what_the_fast_path_has_carried_is_counted_up_to_its_end() -> None:
+    path = fast_path_with(flows=1, capacity=1)
+
+    def carry(payload: bytes) -> None:
+        frame = Frame(from_client(PLAIN, TcpHeader(49152, 443, 1, 2, tcp.ACK, 500), payload, client_port=1))
+        assert path.receive(frame, time.monotonic()) is not None
+
+    with opened(path) as stage:
+        assert "carried" not in stage.service.counters.fields()
+
+        async def act() -> None:
+            carry(b"four")
+            await stage.until(lambda: stage.service.counters.carried.packets == 1)  # the sweep's own work
+            assert stage.service.counters.fields()["carried"] == {"packets": 1, "bytes": 4}
+            carry(b"seventy")
+
+        stage.play(act)
+        path.close()
+
+        assert stage.service.counters.fields()["carried"] == {"packets": 2, "bytes": 11}
+        assert stage.service.counters.packets_read == 0
 
 
 def test_a_mistake_in_a_callback_of_the_loop_is_logged_like_any_other(stage: Stage) -> None:
