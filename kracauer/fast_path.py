@@ -58,6 +58,12 @@ class FastPath(Protocol):
     def __len__(self) -> int:
         """How many flows are installed now."""
 
+    def inherits(self, splice: Splice) -> bool:
+        """Whether this flow's packets were the fast path's of an earlier process to the end.
+
+        It was told to leave them alone before any SYN of the same addresses and ports was answered: so none was.
+        """
+
     def install(self, splice: Splice) -> bool:
         """Take the packets of this flow from now on; False where that cannot be, and nothing is changed then.
 
@@ -90,6 +96,10 @@ class NoFastPath:
 
     def __len__(self) -> int:
         return 0
+
+    def inherits(self, _splice: Splice) -> bool:
+        """Nobody knows."""
+        return False
 
     def install(self, _splice: Splice) -> bool:
         """Take nothing."""

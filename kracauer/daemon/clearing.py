@@ -5,12 +5,13 @@ from contextlib import ExitStack, suppress
 from kracauer.config import Config
 from kracauer.daemon.flow_file import remove_flow_file
 from kracauer.daemon.lock import ServiceLock
+from kracauer.daemon.offloading import remove_offload
 from kracauer.daemon.runtime import runtime_file
 from kracauer.host import destinations, forget
 
 
 def clear_up(device: str, config: Config | None) -> tuple[str, ...]:
-    """Remove device, routes and flows that were kept; returns failures as lines. Raises AlreadyRunningError.
+    """Remove device, routes, fast path and flows that were kept; returns failures as lines. Raises AlreadyRunningError.
 
     `config` tells which routes there may be, and whether the network is the operator's own; None: there is none to tell.
     """
@@ -21,6 +22,7 @@ def clear_up(device: str, config: Config | None) -> tuple[str, ...]:
                 lock.acquire()
             stack.callback(lock.release)
         failures: tuple[str, ...] = ()
+        remove_offload(device)
         if config is None or config.network.manage:
             failures = forget(device, () if config is None else destinations(config))
         remove_flow_file(runtime_file(device, "flows"))

@@ -6,7 +6,7 @@ from structlog.typing import FilteringBoundLogger
 
 from kracauer.config import Config
 from kracauer.daemon.flow_file import FlowFile
-from kracauer.fast_path import FastPath, NoFastPath
+from kracauer.daemon.offloading import Offload, remove_offload
 from kracauer.flows import FlowTable
 from kracauer.host import HostSetup, destinations, forget
 from kracauer.tcp.state import SPLICED
@@ -16,12 +16,12 @@ HOW_TO_UNDO = "kracauer stop --forget"
 
 
 class Estate:
-    """Device, host set-up and flow file, as far as there are any yet. One of the three methods ends it."""
+    """Device, host set-up, fast path and flow file, as far as there are any yet. One of the three methods ends it."""
 
     def __init__(self, config: Config, log: FilteringBoundLogger) -> None:
         self.tun: TunDevice | None = None
         self.setup: HostSetup | None = None
-        self.fast_path: FastPath = NoFastPath()
+        self.offload: Offload | None = None
         self.flow_file: FlowFile | None = None
         self.flows: FlowTable | None = None
         self._config = config
@@ -36,7 +36,8 @@ class Estate:
 
     def keep(self) -> Mapping[str, object]:
         """Let go of everything and leave it where it is; returns what is kept, for the log."""
-        self.fast_path.close()
+        if self.offload is not None:
+            self.offload.keep()
         kept = self.flows_kept
         self._close()
         return {"kept": True, "flows": kept, "undo": HOW_TO_UNDO}
@@ -44,7 +45,7 @@ class Estate:
     def forget(self, config: Config) -> Mapping[str, object]:
         """Give everything back, routes before the device they lead into; `config` is the one last in force."""
         failures: tuple[str, ...] = ()
-        self.fast_path.close()
+        self._remove_offload()
         if self._config.network.manage:
             if self.setup is not None:
                 failures = self.setup.undo()
@@ -60,13 +61,22 @@ class Estate:
 
     def abandon(self) -> None:
         """Take back what this process has set up, after a start that failed, unless an earlier one's connections need it."""
-        self.fast_path.close()
         is_needed = (self.tun is not None and self.tun.is_found) or self.flows_kept
+        if not is_needed:
+            self._remove_offload()
+        elif self.offload is not None:
+            self.offload.keep()
         if self.setup is not None and not is_needed:
             self._warn(self.setup.undo())
         if self.tun is not None and self._config.network.manage and not is_needed:
             self.tun.remove()
         self._close()
+
+    def _remove_offload(self) -> None:
+        if self.offload is None:
+            remove_offload(self._config.network.device)
+        else:
+            self.offload.remove()
 
     def _warn(self, failures: tuple[str, ...]) -> None:
         for failure in failures:

@@ -18,7 +18,7 @@ from kracauer.daemon.flow_file import open_flow_file
 from kracauer.daemon.garbage import spare_the_old
 from kracauer.daemon.lock import hold_lock
 from kracauer.daemon.lookup import Lookup
-from kracauer.daemon.offloading import open_fast_path
+from kracauer.daemon.offloading import Offload
 from kracauer.daemon.privileges import drop_privileges
 from kracauer.daemon.reload import ReadConfig, Reloader
 from kracauer.daemon.resolver import Resolver
@@ -129,12 +129,17 @@ def _start(
     network = config.network
     secret = load_secret(network.device, log)
     device = _open_device(config, record, log, estate, stack)
-    path = estate.fast_path = open_fast_path(config, device.name, log, is_recording=record is not None)
     estate.flow_file = open_flow_file(runtime_file(network.device, "flows"), prefix=config.prefix, boot_id=boot_id(), log=log)
-    engine = engine_factory(config, secret=secret, now=time.monotonic(), records=estate.flow_file.records, fast_path=path)
+    records = estate.flow_file.records
+    offload = estate.offload = Offload(config, device.name, log)
+    offload.open(records, is_recording=record is not None)
+    path = offload.path
+    engine = engine_factory(config, secret=secret, now=time.monotonic(), records=records, fast_path=path)
     estate.flows = engine.flows
     spare_the_old()
     _adopt(engine, log)
+    # Only now: whatever flow it finds in its maps it takes at once.
+    offload.attach(records)
     # Only now: the routes that adopted flows need are not those of the configuration alone.
     _set_up_host(config, log, estate)
     routes = None
@@ -152,6 +157,7 @@ def _start(
     session.control = control
     capabilities = drop_privileges(keep_net_admin=network.manage)
     log.debug("privileges_dropped", capabilities=capabilities)
+    offload.check()
     # Only now: a thread that was there before would have kept them.
     if (output := logs.output()) is not None:
         output.start()

@@ -64,8 +64,9 @@ def _resume(context: Context, place: Place, now: float) -> Flow | None:
     if state in SUPERSEDABLE:
         context.flows.retire(flow)
     splice.limit(**context.size_limits)
-    # The earlier process may have answered a SYN of the same addresses and ports, and told nobody.
-    flow.renewal = Renewal(None, now + LIFETIME_S, since=now)
+    if not context.fast_path.inherits(splice):
+        # The earlier process may have answered a SYN of the same addresses and ports, and told nobody.
+        flow.renewal = Renewal(None, now + LIFETIME_S, since=now)
     return flow
 
 

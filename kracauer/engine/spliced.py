@@ -93,6 +93,8 @@ class Spliced:
             # Who was asked by that process may have answered nobody, and has its time again.
             flow.splice.state_since = now
             self._send_to_both(flow, tcp.ACK, offset=-1)
+        if flow.renewal is None and flow.state not in (State.TRANSITORY, State.PROBING):
+            self._context.quicken(flow)  # its packets went by a fast path until now, and need not come here for a while
         self._schedule(flow, self.deadline(flow), now)
 
     def abort(self, flow: Flow, now: float) -> None:

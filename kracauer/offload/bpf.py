@@ -31,12 +31,14 @@ ATTACH_TCX_EGRESS: Final = 47
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD, _OBJ_PIN, _OBJ_GET = range(8)
 _PROG_TEST_RUN: Final = 10
+_PROG_QUERY: Final = 16
 _OBJ_GET_INFO: Final = 15
 _MAP_LOOKUP_BATCH: Final = 24
 _MAP_UPDATE_BATCH: Final = 26
 _MAP_DELETE_BATCH: Final = 27
 _LINK_CREATE: Final = 28
 _LINK_UPDATE: Final = 29
+_LINK_DETACH: Final = 34
 
 # By machine and bits of a pointer.
 _SYSCALLS: Final = {
@@ -62,8 +64,13 @@ _INSTRUCTION_BYTES: Final = 8
 _ELEMENT_FLAGS: Final = struct.Struct("=Q")
 _ELEMENT_FLAGS_AT: Final = 24
 _DEFERRED: Final = 524  # the kernel's ENOTSUPP
+_LINK_TYPE_TCX: Final = 11
+_MOST_LINKS: Final = 64  # on one hook, of the kernel's own making
+_BPFFS_MAGIC: Final = 0xCAFE4A11
+_STATFS_ROOM: Final = 256
 
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
+_libc = ctypes.CDLL(None, use_errno=True)
+_syscall = _libc.syscall
 _syscall.argtypes = [ctypes.c_long] * 4
 _syscall.restype = ctypes.c_long
 
@@ -155,6 +162,10 @@ class Map:
         fd = open_pin(path)
         info = map_info(fd)
         return cls(fd, info.key_bytes, info.value_bytes, info.max_entries)
+
+    def duplicate(self) -> Self:
+        """The same map, by a descriptor of its own."""
+        return type(self)(os.dup(self.fd), self.key_bytes, self.value_bytes, self.max_entries)
 
     def lookup(self, key: bytes) -> bytes | None:
         """The value of `key`, or None."""
@@ -353,3 +364,49 @@ def attach_link(program: int, interface_index: int, attach_type: int = ATTACH_TC
 def replace_link(fd: int, program: int) -> None:
     """Have another program in the old one's place, between two packets."""
     _call(_LINK_UPDATE, struct.pack("=IIII", fd, program, 0, 0))
+
+
+class LinkInfo(NamedTuple):
+    """What the kernel says of a tcx link; `interface_index` is 0 once its device has gone."""
+
+    id: int
+    interface_index: int
+
+
+def link_info(fd: int) -> LinkInfo:
+    """What the kernel says of the link behind `fd`, which is a tcx one."""
+    info = ctypes.create_string_buffer(24)  # type, id, program's id, padding, index, attach type
+    _call(_OBJ_GET_INFO, struct.pack("=IIQ", fd, len(info), _pointer(info)))
+    kind, number, _, index, _ = struct.unpack("=III4xII", info.raw)
+    if kind != _LINK_TYPE_TCX:
+        raise OSError(errno.EINVAL, "no tcx link")
+    return LinkInfo(number, index)
+
+
+def links_of(interface_index: int, attach_type: int = ATTACH_TCX_EGRESS) -> set[int]:
+    """The ids of the links on a device of the caller's network namespace."""
+    programs, links = (ctypes.create_string_buffer(4 * _MOST_LINKS) for _ in range(2))
+    query = struct.pack("=IIIIQI4x", interface_index, attach_type, 0, 0, _pointer(programs), _MOST_LINKS)
+    attribute = ctypes.create_string_buffer(query + struct.pack("=QQQQ", 0, _pointer(links), 0, 0), 64)
+    try:
+        _call_into(_PROG_QUERY, attribute)
+    except OSError as error:
+        if error.errno == errno.ENOENT:  # there never was one
+            return set()
+        raise
+    count = struct.unpack_from("=I", attribute.raw, 24)[0]
+    return {number for number in struct.unpack_from(f"={count}I", links.raw) if number}
+
+
+def detach_link(fd: int) -> None:
+    """Take the link's program off its device, at once and for good, whoever else has the link."""
+    _call(_LINK_DETACH, struct.pack("=I", fd))
+
+
+def is_bpffs(path: Path) -> bool:
+    """Whether `path` lies in a bpffs, where things can be pinned (statfs(2))."""
+    buffer = ctypes.create_string_buffer(_STATFS_ROOM)
+    if _libc.statfs(os.fsencode(path), buffer) != 0:
+        return False
+    # A long, or on some machines an int; the number fits in either.
+    return _BPFFS_MAGIC in (*struct.unpack_from("=I", buffer), *struct.unpack_from("@L", buffer))

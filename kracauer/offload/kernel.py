@@ -12,21 +12,12 @@ from kracauer.fast_path import Carried, Standing
 from kracauer.offload import bpf, bytecode
 from kracauer.offload.attachment import Attachment, attach
 from kracauer.offload.bpf import OffloadError
-from kracauer.offload.collecting import LEASE_S, Gain, add_to_backend, add_to_client, is_suited
-from kracauer.offload.layout import (
-    CARRIED,
-    COLLECTED,
-    COLLECTED_AT,
-    CONTROL,
-    IDENTIFICATIONS,
-    TRAFFIC_BYTES,
-    Entries,
-    build_entries,
-)
+from kracauer.offload.collecting import LEASE_S, NANOSECONDS, carry_over, is_suited
+from kracauer.offload.layout import CARRIED, COLLECTED_AT, CONTROL, IDENTIFICATIONS, TRAFFIC_BYTES, Entries, build_entries
+from kracauer.offload.pins import LINK, Former, Pins, UnkeptError
 from kracauer.tcp.splice import Splice
 
 _LICENCE: Final = "MIT"
-_NANOSECONDS: Final = 1_000_000_000
 _TO_CLIENT_AT: Final = CARRIED.size
 # Columns of the traffic as a list of 64-bit numbers.
 _ROW: Final = TRAFFIC_BYTES // 8
@@ -80,12 +71,16 @@ class KernelPath:
         self._installed: dict[Splice, tuple[int, Entries]] = {}
         self._by_index: dict[int, Splice] = {}
         self._attachment: Attachment | None = None
+        self._former: Former | None = None
+        self._pins: Pins | None = None
+        self._pinned: list[str] = []
+        self.standing = Standing()
 
     @classmethod
-    def open(cls, capacity: int, *, link_header_length: int = 0) -> Self:
+    def open(cls, capacity: int, *, link_header_length: int = 0, former: Former | None = None) -> Self:
         """Make the maps, and have the kernel verify the program; raises OffloadError.
 
-        `link_header_length` is what lies before the IP header: nothing on a TUN device.
+        `link_header_length` is what lies before the IP header: nothing on a TUN device. `attach` is to replace `former`.
         """
         rooms = {"control": 1, "identifications": IDENTIFICATIONS}
         with ExitStack() as stack:
@@ -97,6 +92,12 @@ class KernelPath:
                 except OSError as error:
                     raise bpf.explain(error, f"make the map {name} for {room} flows") from error
                 stack.callback(maps[name].close)
+            begun = None if former is None else former.identifications
+            if begun is not None:
+                # As one map for all processes, so that no number is given twice in a row.
+                maps["identifications"].close()
+                maps["identifications"] = begun.duplicate()
+                stack.callback(maps["identifications"].close)
             instructions = bpf.link(
                 bytecode.INSTRUCTIONS[sys.byteorder],
                 bytecode.RELOCATIONS[sys.byteorder],
@@ -106,34 +107,81 @@ class KernelPath:
             program = bpf.load_program(bpf.PROGRAM_SCHED_CLS, instructions, licence=_LICENCE, name="kracauer_splice")
             stack.callback(os.close, program)
             try:
-                with maps["identifications"].map_memory() as memory:
-                    memory[:] = os.urandom(len(memory))  # RFC 7739 §5: where each begins is nobody's business
+                if begun is None:
+                    with maps["identifications"].map_memory() as memory:
+                        memory[:] = os.urandom(len(memory))  # RFC 7739 §5: where each begins is nobody's business
                 path = cls(maps, program, capacity)
+                path._former = former
             except OSError as error:
                 raise bpf.explain(error, "map its memory") from error
             stack.pop_all()
         return path
 
     def attach(self, interface: str) -> str:
-        """Put the program on the egress of `interface`, in this thread's network namespace; says how. Raises OffloadError."""
+        """Put the program on the egress of `interface`, in this thread's network namespace; says how. Raises OffloadError.
+
+        It takes the place of a former one between two packets; `standing` says whether it outlives the process.
+        """
         if self._attachment is not None:
             raise OffloadError(f"already attached to {self._attachment.interface}", "close it first")
-        self._attachment = attach(self.program, interface)
+        former = self._former
+        if former is None:
+            self._attachment = attach(self.program, interface)
+            self.standing = Standing(self._attachment.kind)
+            return self._attachment.kind
+        unkept = self._pin({name: self._maps[of].fd for of, name in former.next_names.items()})
+        link = former.hand_over()
+        self._attachment = attach(self.program, interface, link)
+        fd = self._attachment.fd
+        if unkept is None and fd >= 0:
+            if fd == link:
+                self._pinned.append(LINK)  # it is
+            else:
+                unkept = self._pin({LINK: fd})
+        if unkept is not None:
+            self._unpin()
+        former.drop(set(self._pinned))
+        cause, remedy = ("", "") if unkept is None else (unkept.cause, unkept.remedy)
+        self.standing = Standing(self._attachment.kind, unkept is None, cause, remedy)
         return self._attachment.kind
+
+    def check(self) -> None:
+        """Try whether flows can still be installed, now that privileges were dropped; raises OffloadError."""
+        key, value = bytes(self._client_flows.key_bytes), bytes(self._client_flows.value_bytes)
+        try:
+            self._client_flows.delete(key)
+            with suppress(OSError):  # it may be full
+                self._client_flows.update(key, value)
+            self._client_flows.delete(key)
+        except OSError as error:
+            raise OffloadError(
+                f"this kernel lets nobody change maps without CAP_BPF, which was given up ({error.strerror})",
+                "use Linux 5.19 or newer, or set kernel.unprivileged_bpf_disabled=0",
+            ) from error
+
+    def keep(self) -> None:
+        """Bring all records up to date, and leave program and maps to the next process, where they are pinned; else `close`.
+
+        They go on for as long as was promised at the last sweep.
+        """
+        if self._pinned and self._attachment is not None:
+            self._attachment.release()
+            self._attachment = None
+            self._pinned = []
+        self.close()
 
     def __len__(self) -> int:
         return len(self._installed)
 
-    @property
-    def standing(self) -> Standing:
+    def inherits(self, splice: Splice) -> bool:
         """As the contract has it."""
-        return Standing() if self._attachment is None else Standing(hook=self._attachment.kind)
+        return self._former is not None and self._former.holds(splice)
 
     def install(self, splice: Splice) -> bool:
         """As the contract has it: both directions, or none."""
         if splice in self._installed:
             return True
-        if not is_suited(splice):
+        if self.program < 0 or not is_suited(splice):
             return False
         index = self._places.take()
         if index is None:
@@ -176,7 +224,9 @@ class KernelPath:
 
     def sweep(self, now: float) -> Sequence[Splice]:
         """As the contract has it; no system call."""
-        CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * _NANOSECONDS))
+        if self.program < 0:
+            return ()
+        CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * NANOSECONDS))
         end = self._places.end * _ROW
         changed: set[int] = set()
         for packets_at, collected_at in _COLUMNS:
@@ -192,13 +242,17 @@ class KernelPath:
 
     def close(self) -> None:
         """As the contract has it: detach the program, and let go of it and of the maps."""
-        if self._attachment is not None:
-            self._attachment.close()
-            self._attachment = None
         if self.program < 0:
             return
-        for splice in list(self._installed):
-            self.remove(splice)
+        if self._attachment is not None:
+            CONTROL.pack_into(self._control, 0, 0)  # where it cannot be taken away any more, it takes nothing at least
+            self._attachment.close()
+            self._attachment = None
+        self._unpin()
+        for splice, (index, _) in self._installed.items():
+            self._collect(splice, index)
+        self._installed.clear()
+        self._by_index.clear()
         self._columns.release()
         self._traffic.close()
         self._control.close()
@@ -206,16 +260,31 @@ class KernelPath:
         self.program = -1
         for entry in self._maps.values():
             entry.close()
+        self.standing = Standing()
+
+    def _pin(self, objects: dict[str, int]) -> UnkeptError | None:
+        assert self._former is not None
+        self._pins = self._former.pins
+        if self._former.is_foreign:
+            return UnkeptError(
+                f"another network namespace has pinned what it has for a device of that name in {self._pins.directory}",
+                "give this one another network.device, or a bpffs of its own",
+            )
+        try:
+            self._pins.keep(objects)
+        except UnkeptError as error:
+            return error
+        self._pinned += objects
+        return None
+
+    def _unpin(self) -> None:
+        if self._pins is not None:
+            self._pins.drop(self._pinned)
+        self._pinned = []
 
     def _note_refused(self, number: int) -> None:
         name = errno.errorcode.get(number, "unknown")
         self.refused[name] = self.refused.get(name, 0) + 1
 
     def _collect(self, splice: Splice, index: int) -> None:
-        at = index * TRAFFIC_BYTES
-        for part, add in ((at, add_to_backend), (at + _TO_CLIENT_AT, add_to_client)):
-            packets, size, last_seen, acked, packets_before, size_before = CARRIED.unpack_from(self._traffic, part)
-            if packets != packets_before:
-                add(splice, Gain(packets - packets_before, size - size_before, acked, last_seen / _NANOSECONDS))
-                self.carried.add(packets - packets_before, size - size_before)
-                COLLECTED.pack_into(self._traffic, part + COLLECTED_AT, packets, size)
+        carry_over(self._traffic, index * TRAFFIC_BYTES, splice, self.carried)

@@ -13,6 +13,9 @@ from kracauer.tcp import sequence
 from kracauer.tcp.record import Constants
 from kracauer.wire.checksum import MODULUS
 
+# To be raised with every change to what lies in the maps: a process that knows another one leaves them alone.
+VERSION: Final = 1
+
 _TO_BACKEND: Final = struct.Struct("=2s2sHbxIIIIIH2x32s")
 _TO_CLIENT: Final = struct.Struct("=2s2sHbxIIIIII8s")
 # Of one direction, 64 bytes: packets, bytes, last_seen (ns), acked; then what was collected of packets and bytes.
@@ -24,6 +27,20 @@ CONTROL: Final = struct.Struct("=Q")  # until when packets are taken (ns)
 IDENTIFICATIONS: Final = 4096  # counters; a client's is found by its address
 
 _NO_DIFFERENCE: Final = MODULUS  # a sum that adds nothing, in the form that keeps a checksum from becoming 0xFFFF
+
+
+class Held(NamedTuple):
+    """What an entry of `client_flows` tells of its flow."""
+
+    at: int  # of its traffic, in bytes
+    seq_delta: int
+    v6_addresses: bytes
+
+
+def parse_held(to_backend: bytes) -> Held:
+    """Take from the value of a client's key what tells its flow from others of the same key."""
+    fields = _TO_BACKEND.unpack(to_backend)
+    return Held(fields[4] * TRAFFIC_BYTES, -fields[6] & sequence.MASK, fields[-1])
 
 
 class Entries(NamedTuple):

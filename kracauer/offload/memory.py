@@ -101,6 +101,10 @@ class MemoryPath:
         options_end = start + (frame.buffer[start + 12] >> 2 & 0x3C)
         return options_end <= frame.end and is_walked(bytes(frame.buffer[start + tcp.MIN_LENGTH : options_end]))
 
+    def inherits(self, _splice: Splice) -> bool:
+        """As the contract has it: memory goes with its process."""
+        return False
+
     def install(self, splice: Splice) -> bool:
         """As the contract has it."""
         if splice in self._installed:

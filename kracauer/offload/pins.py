@@ -1,0 +1,273 @@
+"""What of a fast path outlives the process: its link and its maps, pinned in a bpffs under the name of the device.
+
+    /sys/fs/bpf/kracauer/DEVICE/link
+    /sys/fs/bpf/kracauer/DEVICE/v1_7_client_flows    layout 1, pinned by the seventh process
+    /sys/fs/bpf/kracauer/DEVICE/v1_7_traffic
+    /sys/fs/bpf/kracauer/DEVICE/v1_7_identifications
+
+The link, or where there are no links the device's filter, holds the program, and the program the rest of the maps. A process
+pins its maps before it puts its program in the place of the former one, and takes the former pins away after that. Should it be
+killed in between there are two sets, and what either has counted is found: what was taken note of is written in the map itself.
+"""
+
+import mmap
+import os
+import re
+import socket
+import stat
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from kracauer.errors import RemediableError
+from kracauer.fast_path import Carried
+from kracauer.flows import client_key
+from kracauer.offload import attachment, bpf, bytecode, layout
+from kracauer.offload.collecting import carry_over
+from kracauer.replies import Endpoints
+from kracauer.tcp.record import Constants, Place, Records, read_constants
+from kracauer.tcp.splice import Splice
+from kracauer.translate.identification import Identifications
+
+ROOT: Final = Path("/sys/fs/bpf")
+LINK: Final = "link"
+KEPT: Final = ("client_flows", "traffic", "identifications")
+
+_NAME: Final = re.compile(r"v(?P<layout>\d+)_(?P<number>\d+)_(?P<map>[a-z_]+)")
+
+
+class UnkeptError(RemediableError):
+    """The fast path cannot outlive the process."""
+
+
+class Pins:
+    """The directory of one device in the bpffs at `root`. What cannot be read there counts as not there."""
+
+    def __init__(self, device: str, root: Path = ROOT) -> None:
+        self._root = root
+        # A bpffs keeps names with dots for itself, and no interface has a colon in its name.
+        self.directory = root / "kracauer" / device.replace(".", ":")
+
+    def names(self) -> list[str]:
+        """What is pinned."""
+        try:
+            return sorted(path.name for path in self.directory.iterdir()) if self._is_ours() else []
+        except OSError:
+            return []
+
+    def open(self, name: str) -> int:
+        """A descriptor of what is pinned by that name."""
+        return bpf.open_pin(self.directory / name)
+
+    def keep(self, objects: dict[str, int]) -> None:
+        """Pin what is behind each descriptor by its name, in the place of what had that name.
+
+        Raises UnkeptError, and has pinned nothing then.
+        """
+        if not bpf.is_bpffs(self._root):
+            raise UnkeptError(f"there is no bpffs at {self._root}", f"mount one: mount -t bpf bpf {self._root}")
+        done = []
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self._is_ours():
+                raise UnkeptError(f"{self.directory} is somebody else's, or others may write to it", "remove it")
+            for name, fd in objects.items():
+                self._unlink(name)
+                bpf.pin(fd, self.directory / name)
+                done.append(name)
+        except OSError as error:
+            self.drop(done)
+            cause = f"nothing can be pinned in {self.directory} ({error.strerror})"
+            raise UnkeptError(cause, "let the service's user write there, and give it CAP_BPF") from error
+
+    def drop(self, names: list[str]) -> None:
+        """Take these away, and the directory with the last of them."""
+        for name in names:
+            self._unlink(name)
+        with suppress(OSError):
+            self.directory.rmdir()
+
+    def _unlink(self, name: str) -> None:
+        with suppress(OSError):
+            (self.directory / name).unlink()
+
+    def _is_ours(self) -> bool:
+        status = self.directory.lstat()
+        return stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
+
+
+class _Set(NamedTuple):
+    """The maps of one process."""
+
+    client_flows: bpf.Map
+    identifications: bpf.Map
+    traffic: mmap.mmap
+
+
+class Former:
+    """What earlier processes have left of the fast path on a device: read by `collect`, and closed in any case."""
+
+    def __init__(self, pins: Pins, interface: str) -> None:
+        self.pins = pins
+        self.link = -1  # on this very device
+        self.unreadable: list[str] = []  # what this version cannot read
+        self.is_foreign = False
+        self._interface = interface
+        self._sets: list[_Set] = []
+        self._flows: list[tuple[Splice, mmap.mmap, int]] | None = None
+        self._held: set[Place] = set()
+        self._names: list[str] = []
+
+    @classmethod
+    def find(cls, device: str, root: Path = ROOT) -> Self:
+        """Open what is pinned for `device` of this thread's network namespace; what cannot be read is noted."""
+        former = cls(Pins(device, root), device)
+        former._open_link()
+        if not former.is_foreign:
+            former._names = former.pins.names()
+            former._open_sets()
+        return former
+
+    @property
+    def is_found(self) -> bool:
+        """Whether anything was pinned."""
+        return bool(self._names)
+
+    @property
+    def next_names(self) -> dict[str, str]:
+        """By what names those maps are to be pinned that come after these: by the name of the map."""
+        numbers = [int(match["number"]) for match in map(_NAME.fullmatch, self._names) if match]
+        prefix = f"v{layout.VERSION}_{max(numbers, default=0) + 1}_"
+        return {name: prefix + name for name in KEPT}
+
+    @property
+    def identifications(self) -> bpf.Map | None:
+        """What numbers packets to each client, to go on with."""
+        return self._sets[-1].identifications if self._sets else None
+
+    def collect(self, records: Records) -> None:
+        """Carry over into the records what has been counted since that was done last; may be done again."""
+        if self._flows is None:
+            self._flows = []
+            for place in list(records.occupied()):
+                self._match(place)
+        carried = Carried()
+        for splice, traffic, at in self._flows:
+            if splice.state:
+                carry_over(traffic, at, splice, carried)
+
+    def holds(self, splice: Splice) -> bool:
+        """Whether the packets of this flow were the program's to the end. Then no SYN of its addresses was answered since."""
+        return Place(splice.page, splice.at) in self._held
+
+    def hand_over(self) -> int:
+        """The descriptor of the link, which is the caller's from now on; -1 where there is none."""
+        link, self.link = self.link, -1
+        return link
+
+    def drop(self, kept: set[str]) -> None:
+        """Take all pins away but these. What is open stays so."""
+        self.pins.drop([name for name in self._names if name not in kept])
+
+    def remove(self) -> bool:
+        """Take program and pins away; returns whether there were any."""
+        if self.link >= 0:
+            with suppress(OSError):
+                bpf.detach_link(self.link)
+        self.drop(set())
+        had_filter = not self.is_foreign and attachment.remove_filter(self._interface)
+        self.close()
+        return self.is_found or had_filter
+
+    def close(self) -> None:
+        """Let go of all that is open."""
+        if self.link >= 0:
+            os.close(self.link)
+            self.link = -1
+        for each in self._sets:
+            each.client_flows.close()
+            each.identifications.close()
+            each.traffic.close()
+        self._sets = []
+        self._flows = []
+
+    def _open_link(self) -> None:
+        try:
+            fd = self.pins.open(LINK)
+        except OSError:
+            return
+        try:
+            info = bpf.link_info(fd)
+        except OSError:
+            os.close(fd)
+            return
+        if self._is_here(info):
+            self.link = fd
+            return
+        # Of a device that has gone; or of one of that name in another network namespace, which is none of our business.
+        self.is_foreign = info.interface_index != 0
+        os.close(fd)
+
+    def _is_here(self, info: bpf.LinkInfo) -> bool:
+        try:
+            index = socket.if_nametoindex(self._interface)
+            return index == info.interface_index and info.id in bpf.links_of(index)
+        except OSError:
+            return False
+
+    def _open_sets(self) -> None:
+        groups: dict[int, list[str]] = {}
+        for name in self._names:
+            match = _NAME.fullmatch(name)
+            if match and int(match["layout"]) == layout.VERSION:
+                groups.setdefault(int(match["number"]), []).append(name)
+            elif name != LINK:
+                self.unreadable.append(name)
+        for number, names in sorted(groups.items()):
+            found = self._open_set(number)
+            if found is None:
+                self.unreadable += names
+            else:
+                self._sets.append(found)
+
+    def _open_set(self, number: int) -> _Set | None:
+        with ExitStack() as stack:
+            maps = {}
+            for name in KEPT:
+                try:
+                    maps[name] = bpf.Map.from_pin(self.pins.directory / f"v{layout.VERSION}_{number}_{name}")
+                except OSError:
+                    return None
+                stack.callback(maps[name].close)
+                if (maps[name].key_bytes, maps[name].value_bytes) != bytecode.MAPS[name][1:3]:
+                    return None
+            try:
+                traffic = maps["traffic"].map_memory()
+            except OSError:
+                return None
+            stack.pop_all()
+            maps["traffic"].close()
+            return _Set(maps["client_flows"], maps["identifications"], traffic)
+
+    def _match(self, place: Place) -> None:
+        assert self._flows is not None
+        constants = read_constants(place.page.memory, place.at)
+        if constants is None:
+            return
+        key = _key(constants)
+        for each in self._sets:
+            value = each.client_flows.lookup(key)
+            if value is None:
+                continue
+            held = layout.parse_held(value)
+            is_same = (held.seq_delta, held.v6_addresses) == (constants.seq_delta, constants.v6_addresses)
+            if not is_same or held.at + layout.TRAFFIC_BYTES > len(each.traffic):
+                continue
+            self._flows.append((Splice(place, Identifications(0)), each.traffic, held.at))
+            if each is self._sets[-1]:
+                self._held.add(place)
+
+
+def _key(constants: Constants) -> bytes:
+    service, client = constants.v4_addresses[:4], constants.v4_addresses[4:]
+    return client_key(Endpoints(client, service, constants.client_port, constants.service_port))
