@@ -20,6 +20,7 @@ from kracauer.lab import syscalls
 
 DIRECTORY: Final = Path("/run/netns")  # where ip-netns(8) looks for them too
 HOSTS_FILE: Final = Path("/etc/hosts")
+BPFFS: Final = Path("/sys/fs/bpf")
 PACKAGE_ROOT: Final = Path(__file__).resolve().parent.parent.parent
 
 _T = TypeVar("_T")
@@ -56,12 +57,16 @@ def in_thread(function: Callable[[], _T]) -> _T:
 
 
 class NetworkNamespace:
-    """One network namespace, kept alive by a name under `directory`; `hosts` replaces /etc/hosts for processes inside."""
+    """One network namespace, kept alive by a name under `directory`.
 
-    def __init__(self, name: str, directory: Path = DIRECTORY, *, hosts: Path | None = None) -> None:
+    For processes inside, `hosts` replaces /etc/hosts, and `bpffs`, which has to be one, is seen at /sys/fs/bpf.
+    """
+
+    def __init__(self, name: str, directory: Path = DIRECTORY, *, hosts: Path | None = None, bpffs: Path | None = None) -> None:
         self.name = name
         self.path = directory / name
         self.hosts = hosts
+        self.bpffs = bpffs
 
     def __repr__(self) -> str:
         return f"<NetworkNamespace {self.path}>"
@@ -114,10 +119,13 @@ class NetworkNamespace:
         environment = child_environment() | dict(env or {})
 
         def spawn() -> subprocess.Popen[bytes]:
-            if self.hosts is not None and HOSTS_FILE.exists():
+            wanted = ((self.hosts, HOSTS_FILE), (self.bpffs, BPFFS))
+            binds = [(source, target) for source, target in wanted if source is not None and target.exists()]
+            if binds:
                 syscalls.unshare(syscalls.CLONE_NEWNS)
                 syscalls.make_mounts_private()
-                syscalls.bind_mount(self.hosts, HOSTS_FILE)
+                for source, target in binds:
+                    syscalls.bind_mount(source, target)
             return subprocess.Popen(
                 list(args), env=environment, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
             )

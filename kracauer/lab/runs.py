@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+from kracauer.lab import syscalls
 from kracauer.lab.namespaces import DIRECTORY, NetworkNamespace, child_environment, python_module
 
 _NAME: Final = re.compile(r"kracauer-(?P<token>(?P<pid>\d+)\.(?P<start>\d+)\.\d+)(-.+)?")
@@ -45,6 +46,11 @@ def work_directory(token: str) -> Path:
     return Path(tempfile.gettempdir()) / f"kracauer-{token}"
 
 
+def bpffs(directory: Path) -> Path:
+    """Return where in its work directory a run may have mounted a bpffs of its own."""
+    return directory / "bpf"
+
+
 def remains(token: str | None = None, directory: Path = DIRECTORY) -> list[Path]:
     """Return the namespaces and work directories of run `token`, or of every run that is no longer alive."""
     found = []
@@ -64,6 +70,8 @@ def remove(token: str | None = None, directory: Path = DIRECTORY) -> list[Path]:
             if path.parent == directory:
                 NetworkNamespace(path.name, directory).remove()
             else:
+                with contextlib.suppress(OSError):  # none is there
+                    syscalls.detach_mount(bpffs(path))
                 shutil.rmtree(path)
     return found
 

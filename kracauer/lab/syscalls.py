@@ -77,6 +77,11 @@ def mount_empty(target: Path) -> None:
     _check(_libc.mount(b"none", os.fsencode(target), b"tmpfs", 0, b"mode=755"), f"mount tmpfs on {target}")
 
 
+def mount_bpffs(target: Path) -> None:
+    """Put an empty bpffs over `target`, for programs and maps to be pinned in."""
+    _check(_libc.mount(b"none", os.fsencode(target), b"bpf", 0, b"mode=0700"), f"mount bpf on {target}")
+
+
 def detach_mount(target: Path) -> None:
     """Take away what is mounted on `target`, in use or not."""
     _check(_libc.umount2(os.fsencode(target), MNT_DETACH), f"umount {target}")

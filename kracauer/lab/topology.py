@@ -16,6 +16,7 @@ Such a client has no IPv6 address. An attacker, where one is wanted, sits on a l
 address from 203.0.113.128 on; whatever has no better way leads there, so that answers to forged addresses go somewhere.
 """
 
+import contextlib
 import ipaddress
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from kracauer.errors import LabError
-from kracauer.lab import links, runs, wire
+from kracauer.lab import links, runs, syscalls, wire
 from kracauer.lab.certificates import Authority, Credentials
 from kracauer.lab.interrupts import shielded
 from kracauer.lab.namespaces import DIRECTORY, NetworkNamespace, python_module
@@ -57,7 +58,7 @@ class Topology:
     """What may differ between labs; `client_wire` and `backend_wire` are impairments of the links on those sides.
 
     `client_path_mtu` and `backend_path_mtu` (to origin1) narrow a path where neither the end nor our router can see it. With
-    `has_attacker` the client's path has to be a plain one.
+    `has_attacker` the client's path has to be a plain one. `has_bpffs` is for the router: one that ends with the lab.
     """
 
     client_mtu: int = 1500
@@ -69,6 +70,7 @@ class Topology:
     client_path_mtu: int | None = None
     backend_path_mtu: int | None = None
     has_attacker: bool = False
+    has_bpffs: bool = True
 
 
 def _host(interface: str) -> str:
@@ -129,6 +131,8 @@ class Lab:
         runs.remove(directory=self._namespaces)
         self._stack.callback(runs.Reaper(self.token, self._namespaces).dismiss)
         self.directory.mkdir(mode=0o755)
+        if self.topology.has_bpffs:
+            self._mount_bpffs()
         self.name_services({})
         for namespace in (self.client, self.router, self.origin1, self.origin2):
             self._create(namespace)
@@ -142,6 +146,13 @@ class Lab:
         self._address()
         if topology.has_attacker:
             self._add_attacker()
+
+    def _mount_bpffs(self) -> None:
+        path = runs.bpffs(self.directory)
+        path.mkdir()
+        with contextlib.suppress(OSError):  # a kernel without: then nothing can be pinned
+            syscalls.mount_bpffs(path)
+            self.router.bpffs = path
 
     def _add_attacker(self) -> None:
         self._create(self.attacker)
