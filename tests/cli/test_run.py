@@ -1,5 +1,6 @@
 """`kracauer run` as an operator meets it: a process, its lines, its exit status, and what it leaves on the host."""
 
+import json
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from kracauer.cli.exit_codes import ExitCode
 
 Ip = Callable[[str], str]
 WITHOUT_NET_ADMIN = ("setpriv", "--bounding-set=-net_admin", "--inh-caps=-net_admin")
+WITHOUT_BPF = ("setpriv", "--bounding-set=-bpf,-sys_admin", "--inh-caps=-bpf,-sys_admin")
 WITHOUT_CLONE_DEVICE = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh")
 Start = Callable[..., Running]
 
@@ -48,7 +50,8 @@ def test_one_line_says_what_it_listens_on_and_ctrl_c_leaves_nothing(ip: Ip, star
     assert len(routes(ip)) == 4
 
     assert running.stop(signal.SIGINT) == ExitCode.OK
-    assert running.events() == ["ready", "stopped"]
+    # Whether this kernel has a fast path is one line, in either case.
+    assert running.events() in ([first, "ready", "stopped"] for first in ("offload_attached", "offload_unavailable"))
     assert running.lines[-1]["kept"] is False
     assert state(ip) == before
     assert not (tmp_path / "run" / f"{DEVICE}.flows").exists()
@@ -188,6 +191,9 @@ def test_a_recording_has_the_packets_of_both_directions(ip: Ip, start: Start, tm
     config = f"{CONFIG}\n[network]\noffloads = {offloads}\n"
     running = start(config=config, options=["--record", str(tmp_path / "all.pcapng")])
     running.wait_for("ready")
+    assert "offload_attached" not in running.events()
+    assert "packets are recorded" in running.wait_for("offload_unavailable")["cause"]
+    assert "packets are recorded" in command(tmp_path, "status")[1]
     with socket.socket() as client:
         client.bind(("192.0.2.7", 0))
         client.settimeout(10)
@@ -350,6 +356,44 @@ def test_a_process_that_may_not_is_explained(ip: Ip, start: Start, wrapper: Sequ
     assert cause in running.lines[-1]["cause"]
     assert remedy in running.lines[-1]["remedy"]
     assert state(ip) == before
+
+
+@pytest.mark.lab
+def test_what_the_kernel_must_carry_cannot_be_recorded(ip: Ip, start: Start, tmp_path: Path) -> None:
+    before = state(ip)
+    running = start(config=f'{CONFIG}\n[network]\noffload = "require"\n', options=["--record", str(tmp_path / "all.pcapng")])
+
+    assert running.finish() == ExitCode.DEVICE
+    assert running.events() == ["offload_unusable"]
+    assert "cannot be recorded" in running.lines[-1]["cause"]
+    assert "do not record" in running.lines[-1]["remedy"]
+    assert state(ip) == before
+
+
+@pytest.mark.lab
+def test_a_fast_path_that_is_required_and_not_to_be_had_ends_the_start(ip: Ip, start: Start) -> None:
+    before = state(ip)
+    running = start(config=f'{CONFIG}\n[network]\noffload = "require"\n', wrapper=WITHOUT_BPF)
+
+    assert running.finish() == ExitCode.DEVICE
+    assert running.events() == ["offload_unusable"]
+    assert "does not let this process" in running.lines[-1]["cause"]
+    assert 'set offload = "off"' in running.lines[-1]["remedy"]
+    assert state(ip) == before
+
+
+@pytest.mark.lab
+def test_a_fast_path_that_is_not_to_be_had_is_one_line_and_no_more(start: Start, tmp_path: Path) -> None:
+    running = start(wrapper=WITHOUT_BPF)
+    running.wait_for("ready")
+
+    assert running.events() == ["offload_unavailable", "ready"]
+    line = running.lines[0]
+    assert (line["level"], line["device"]) == ("info", DEVICE)
+    shown = json.loads(command(tmp_path, "status", "--json")[1])["offload"]
+    assert (shown["wanted"], shown["hook"], shown["flows"]) == ("auto", None, 0)
+    assert (shown["cause"], shown["remedy"]) == (line["cause"], line["remedy"])
+    assert f"fast path    none: {line['cause']}\n" in command(tmp_path, "status")[1]
 
 
 @pytest.mark.lab
