@@ -17,6 +17,7 @@ DEBIAN_PACKAGES = {
     "certutil": "libnss3-tools",
     "gnutls-cli": "gnutls-bin",
     "ip": "iproute2",
+    "nft": "nftables",
     "nsenter": "util-linux",
     "ping": "iputils-ping",
     "radvd": "radvd",

@@ -37,6 +37,7 @@ READY: Final = "wire ready"
 ICMPV6: Final = 58
 NEIGHBOUR_DISCOVERY: Final = range(133, 138)  # RFC 4861 §4
 TCP: Final = 6
+TWO_NOPS: Final = b"\x01\x01"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ class Impairment:
     dup: float = 0.0
     reorder: float = 0.0  # held back by `delay_ms`, by 2 ms at least
     corrupt: float = 0.0  # one bit flipped behind the IPv4 header's end
+    repad: float = 0.0  # TCP options that begin with two NOPs end with them instead, which says the same
     delay_ms: float = 0.0
     jitter_ms: float = 0.0
     rate_mbit: float = 0.0  # 0: unlimited
@@ -73,6 +75,7 @@ class Counters:
     duplicated: int = 0
     reordered: int = 0
     corrupted: int = 0
+    repadded: int = 0
     unsendable: int = 0  # refused by the interface, too long for it for instance
 
 
@@ -85,6 +88,18 @@ def ip_protocol(frame: bytes) -> int | None:
             protocol = frame[20]
             return None if protocol == ICMPV6 and frame[54] in NEIGHBOUR_DISCOVERY else protocol
     return None
+
+
+def repad(frame: bytes) -> bytes:
+    """Return a TCP segment whose options begin with two NOPs with these behind them; any other frame as it is.
+
+    A checksum has the same sixteen-bit words to add up as before.
+    """
+    start = ETHERNET_HEADER + (40 if frame[12:14] == b"\x86\xdd" else (frame[ETHERNET_HEADER] & 0x0F) * 4)
+    options, end = start + 20, start + (frame[start + 12] >> 4) * 4
+    if frame[options : options + 2] != TWO_NOPS or end > len(frame):
+        return frame
+    return frame[:options] + frame[options + 2 : end] + TWO_NOPS + frame[end:]
 
 
 class Faults:
@@ -121,6 +136,11 @@ class Faults:
         self.counters.corrupted += 1
         return bytes(spoiled)
 
+    def _repadded(self, frame: bytes) -> bytes:
+        changed = repad(frame) if ip_protocol(frame) == TCP else frame
+        self.counters.repadded += changed != frame
+        return changed
+
     def _departure(self, frame: bytes, direction: str, time_s: float) -> float:
         if rate := self.impairment.rate_mbit:
             time_s = max(time_s, self._line_free_at[direction]) + len(frame) * 8 / (rate * 1e6)
@@ -141,6 +161,8 @@ class Faults:
         if self._strikes(wanted.reorder):
             self.counters.reordered += 1
             time_s += max(wanted.delay_ms, 2) / 1e3
+        if self._strikes(wanted.repad):
+            frame = self._repadded(frame)
         if self._strikes(wanted.corrupt):
             frame = self._corrupted(frame)
         yield self._departure(frame, direction, time_s), frame

@@ -6,6 +6,7 @@ import sys
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packets import sum_words
 
 from kracauer.lab import content, wire
 from kracauer.lab.namespaces import python_module
@@ -67,6 +68,19 @@ def test_a_corrupted_packet_differs_in_one_bit_behind_the_ip_header() -> None:
     [(_, spoiled)] = fates(Impairment(corrupt=100))
     assert spoiled[:34] == TCP_V4[:34]
     assert (int.from_bytes(spoiled, "big") ^ int.from_bytes(TCP_V4, "big")).bit_count() == 1
+
+
+@pytest.mark.parametrize("head", [TCP_V4[:14] + b"\x45" + bytes(8) + b"\x06" + bytes(10), TCP_V6[:54]], ids=["v4", "v6"])
+def test_padding_goes_behind_the_options_and_leaves_the_sum_as_it_was(head: bytes) -> None:
+    timestamps = bytes.fromhex("0101080a1234567890abcdef")
+    [(_, changed)] = fates(Impairment(repad=100), head + bytes(12) + b"\x80" + bytes(7) + timestamps + b"payload")
+    assert changed == head + bytes(12) + b"\x80" + bytes(7) + timestamps[2:] + timestamps[:2] + b"payload"
+    assert sum_words(changed[len(head) :]) == sum_words(bytes(12) + b"\x80" + bytes(7) + timestamps + b"payload")
+
+
+@pytest.mark.parametrize("frame", [TCP_V4, UDP_V4, TCP_V6, PACKET_TOO_BIG, ARP])
+def test_what_has_no_such_padding_stays_as_it_is(frame: bytes) -> None:
+    assert [fate for _, fate in fates(Impairment(repad=100), frame)] == [frame]
 
 
 def test_delay_and_jitter_add_up() -> None:
