@@ -49,8 +49,15 @@ def run(arguments: Namespace) -> int:
         return ExitCode.CONFIG_UNUSABLE
     path = Path(os.path.abspath(file.path))  # noqa: PTH100 - `resolve` would follow links that are meant
     config = file.config
-    is_sharing = config.network.ownership == "shared"
-    service = Service(_own_command(), path, arguments.user, _name_servers(config), is_sharing)
+    network = config.network
+    service = Service(
+        _own_command(),
+        path,
+        arguments.user,
+        _name_servers(config),
+        is_sharing=network.ownership == "shared",
+        is_offloading=network.offload != "off",
+    )
     problems = tuple(unreachable(_needed(path), arguments.user))
     for problem in problems:
         print(f"kracauer: {problem}", file=sys.stderr)

@@ -40,15 +40,30 @@ _REACHES_RESOLVERS: Final = """\
 # Not IPAddressDeny=: names of backends are looked up, and the system's resolvers may be others tomorrow."""
 _HEARS_ROUTERS: Final = """\
 # Not IPAddressDeny=: ICMP errors that come for the shared address are heard, and any router may have to send one."""
-_CAPABILITY: Final = """\
-# Device, routes, and the device's own sysctls. With network.manage = false, and a device of this user's, none is needed.
-AmbientCapabilities=CAP_NET_ADMIN
-CapabilityBoundingSet=CAP_NET_ADMIN"""
-_CAPABILITIES: Final = """\
-# Device, routes, rules, the device's own sysctls. With network.manage = false, and a device of this user's, it is not needed.
-# CAP_NET_RAW is for hearing ICMP errors that come for the shared address, and is given up once that has begun.
-AmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW"""
+_NET_ADMIN: Final = """\
+# Device, routes, rules, the device's own sysctls. With network.manage = false, and a device of this user's, it is not needed."""
+_NET_ADMIN_OFFLOADING: Final = """\
+# Device, routes, rules, the device's own sysctls. With network.manage = false, and a device of this user's, only the fast path
+# takes it."""
+_BPF: Final = """\
+# CAP_BPF is for the program of the fast path, and is given up once that is on the device."""
+_NET_RAW: Final = """\
+# CAP_NET_RAW is for hearing ICMP errors that come for the shared address, and is given up once that has begun."""
+_PINS: Final = """\
+# What of the fast path outlives the process is pinned in a directory of the bpffs, which is for root alone as a whole: the first
+# line makes it this user's, and the others show it nothing else. Where there is no bpffs they do nothing.
+ExecStartPre=-+/usr/bin/install --directory --mode=0700 --owner={user} /sys/fs/bpf/kracauer
+TemporaryFileSystem=/sys/fs/bpf:ro
+BindPaths=-/sys/fs/bpf/kracauer
+
+"""
+_CALLS: Final = """\
+# capset gives up, when all is set up, what it does not need any more; fchown leaves its lock file to this user.
+SystemCallFilter=capset fchown"""
+_CALLS_OFFLOADING: Final = """\
+# bpf loads the program of the fast path, and tells it of connections; capset gives up, when all is set up, what it does not need
+# any more; fchown leaves its lock file to this user.
+SystemCallFilter=bpf capset fchown"""
 
 _TEMPLATE: Final = """\
 [Unit]
@@ -86,7 +101,7 @@ User={user}
 {capabilities}
 NoNewPrivileges=yes
 
-# PrivateDevices= would take /dev/net/tun away.
+{pins}# PrivateDevices= would take /dev/net/tun away.
 DevicePolicy=closed
 DeviceAllow=/dev/net/tun rw
 ProtectSystem=strict
@@ -116,8 +131,7 @@ KeyringMode=private
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources
-# capset gives up, when all is set up, what it does not need any more; fchown leaves its lock file to this user.
-SystemCallFilter=capset fchown
+{calls}
 # A call that was not foreseen fails; it does not kill.
 SystemCallErrorNumber=EPERM
 
@@ -137,7 +151,7 @@ class Service(NamedTuple):
     """What the unit is to run: the program's absolute command, the configuration's absolute path, and as whom.
 
     `name_servers` are the addresses it asks for names: none where it looks nothing up, None for the system's resolvers.
-    `is_sharing` tells that its service address is this machine's own, too.
+    `is_sharing` tells that its service address is this machine's own, too; `is_offloading` that it may have a fast path.
     """
 
     command: tuple[str, ...]
@@ -145,6 +159,7 @@ class Service(NamedTuple):
     user: str = USER
     name_servers: tuple[str, ...] | None = ()
     is_sharing: bool = False
+    is_offloading: bool = True
 
 
 def render_unit(service: Service, systemd: int | None) -> str:
@@ -158,10 +173,22 @@ def render_unit(service: Service, systemd: int | None) -> str:
         ),
         hopeless=f"{ExitCode.USAGE:d} {ExitCode.CONFIG_UNUSABLE:d}",
         user=service.user,
-        capabilities=_CAPABILITIES if service.is_sharing else _CAPABILITY,
+        capabilities=_capabilities(service),
+        pins=_PINS.format(user=service.user) if service.is_offloading else "",
+        calls=_CALLS_OFFLOADING if service.is_offloading else _CALLS,
         reach=_HEARS_ROUTERS if service.is_sharing else _reach(service.name_servers),
         families="AF_UNIX AF_NETLINK AF_INET AF_INET6",
     )
+
+
+def _capabilities(service: Service) -> str:
+    held = {"CAP_NET_ADMIN": _NET_ADMIN_OFFLOADING if service.is_offloading else _NET_ADMIN}
+    if service.is_offloading:
+        held["CAP_BPF"] = _BPF
+    if service.is_sharing:
+        held["CAP_NET_RAW"] = _NET_RAW
+    names = " ".join(held)
+    return "\n".join((*held.values(), f"AmbientCapabilities={names}", f"CapabilityBoundingSet={names}"))
 
 
 def _reach(name_servers: tuple[str, ...] | None) -> str:

@@ -50,8 +50,12 @@ def test_systemd_finds_nothing_wrong_with_the_unit(unit: Path) -> None:
     assert [line for line in result.stderr.splitlines() if NAME in line] == []
 
 
-@pytest.mark.parametrize("change", [{"is_sharing": True}, {"name_servers": None}, {"name_servers": ("2001:db8::53",)}], ids=str)
-def test_systemd_finds_nothing_wrong_with_one_that_may_do_more(change: dict[str, object], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [{"is_sharing": True}, {"is_offloading": False}, {"name_servers": None}, {"name_servers": ("2001:db8::53",)}],
+    ids=str,
+)
+def test_systemd_finds_nothing_wrong_with_one_that_may_do_more_or_less(change: dict[str, object], tmp_path: Path) -> None:
     path = tmp_path / NAME
     path.write_text(render_unit(USUAL._replace(command=("/bin/true",))._replace(**change), OLD), encoding="utf-8")  # type: ignore[arg-type]
     result = analyze("verify", "--man=no", path)
@@ -60,10 +64,20 @@ def test_systemd_finds_nothing_wrong_with_one_that_may_do_more(change: dict[str,
 
 def test_one_whose_address_is_shared_may_hear_icmp() -> None:
     shared, usual = (render_unit(USUAL._replace(is_sharing=sharing), OLD) for sharing in (True, False))
-    assert "\nAmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW\nCapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW\n" in shared
+    names = "CAP_NET_ADMIN CAP_BPF CAP_NET_RAW"
+    assert f"\nAmbientCapabilities={names}\nCapabilityBoundingSet={names}\n" in shared
     assert "\nIPAddressDeny=" not in shared
     assert "CAP_NET_RAW" not in usual
     assert "\nIPAddressDeny=any\n" in usual
+
+
+def test_one_without_a_fast_path_has_nothing_to_do_with_bpf() -> None:
+    without, usual = (render_unit(USUAL._replace(is_offloading=offloading), OLD) for offloading in (False, True))
+    assert "bpf" not in without.lower()
+    assert "\nAmbientCapabilities=CAP_NET_ADMIN\nCapabilityBoundingSet=CAP_NET_ADMIN\n" in without
+    assert "\nAmbientCapabilities=CAP_NET_ADMIN CAP_BPF\nCapabilityBoundingSet=CAP_NET_ADMIN CAP_BPF\n" in usual
+    assert "\nSystemCallFilter=bpf capset fchown\n" in usual
+    assert "\nExecStartPre=-+/usr/bin/install --directory --mode=0700 --owner=kracauer /sys/fs/bpf/kracauer\n" in usual
 
 
 def test_systemd_rates_the_unit_as_locked_up(unit: Path) -> None:
@@ -274,6 +288,12 @@ def test_the_unit_is_one_for_the_systemd_that_is_there(host: Host, version: str,
     assert kinds(host.install("--print").stdout) == [expected]
     assert host.install("--user", "nobody").returncode == 0
     assert kinds(host.unit.read_text(encoding="utf-8")) == [expected]
+
+
+@pytest.mark.parametrize(("offload", "expected"), [("auto", True), ("require", True), ("off", False)])
+def test_the_unit_allows_a_fast_path_where_the_configuration_does(host: Host, offload: str, expected: bool) -> None:
+    host.config.write_text(f'{CONFIG}\n[network]\noffload = "{offload}"\n', encoding="utf-8")
+    assert ("CAP_BPF" in host.install("--print").stdout) is expected
 
 
 def test_without_systemctl_the_unit_is_one_for_all(host: Host) -> None:
