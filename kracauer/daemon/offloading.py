@@ -76,6 +76,8 @@ class Offload:
             self._remove_former(error.cause)
             return
         former.collect(records)  # what was carried while we took up the flows
+        if former.flows:
+            self._log.info("offload_taken_over", device=self._device, flows=former.flows)
         self._warn_unreadable(former)
         former.close()
         standing = kernel.standing

@@ -156,6 +156,11 @@ class Former:
             if splice.state:
                 carry_over(traffic, at, splice, carried)
 
+    @property
+    def flows(self) -> int:
+        """How many flows it holds."""
+        return len(self._held)
+
     def holds(self, splice: Splice) -> bool:
         """Whether the packets of this flow were the program's to the end. Then no SYN of its addresses was answered since."""
         return Place(splice.page, splice.at) in self._held

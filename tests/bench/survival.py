@@ -11,7 +11,6 @@ import argparse
 import os
 import platform
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,24 +22,37 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from kracauer.config import parse_config
 from kracauer.daemon.flow_file import open_flow_file
+from kracauer.daemon.offloading import Offload
 from kracauer.daemon.runtime import boot_id
 from kracauer.engine import Engine
 from kracauer.lab import configuration, endurance, privileges
 from kracauer.lab.endurance import Outcome, Pace
 from kracauer.lab.topology import ORIGIN_1, ORIGIN_2, PREFIX, SERVICE, Lab
 from kracauer.logs import configure
+from kracauer.offload import bpf
+from kracauer.offload.layout import CARRIED
+from kracauer.offload.pins import Pins
 from kracauer.replies import Endpoints, build_segment
 from kracauer.wire import tcp, vnet_hdr
 from kracauer.wire.buffer import Frame
 from kracauer.wire.tcp import TcpOptions
 
 NAMES: Final = ("www.example.com", "shop.example.net")
-CONFIG: Final = configuration.render(dict(zip(NAMES, (ORIGIN_1, ORIGIN_2), strict=True)), limits={"flows": 1_000_000})
+HOSTS: Final = dict(zip(NAMES, (ORIGIN_1, ORIGIN_2), strict=True))
 PACE: Final = Pace(length=20_000, rate=10_000, pieces=10)
 CLIENTS: Final = 250
 HELLO: Final = b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"
 SYN_OPTIONS: Final = tcp.build_options(TcpOptions(mss=1460, window_scale=7, sack_permitted=True))
 SETTLE_S: Final = 1.0
+
+
+def render(*, is_offloaded: bool) -> str:
+    """Return a configuration with the kernel's fast path or without."""
+    network = {"offload": "require" if is_offloaded else "off"}
+    return configuration.render(HOSTS, limits={"flows": 1_000_000}, network=network)
+
+
+CONFIG: Final = render(is_offloaded=False)
 
 
 def kill(lab: Lab) -> None:
@@ -96,12 +108,16 @@ def render_pauses(rows: Sequence[tuple[str, Outcome, float]]) -> str:
     return "\n".join(lines)
 
 
-def write_flows(path: Path, count: int) -> None:
-    """Leave a flow file as a daemon does that had so many connections."""
+def write_flows(path: Path, count: int, *, is_offloaded: bool) -> None:
+    """Leave a flow file as a daemon does that had so many connections, and a program that has carried a packet of each."""
     path.unlink(missing_ok=True)
     log = configure("error", "json")
     file = open_flow_file(path, prefix=IPv6Network(PREFIX), boot_id=boot_id(), log=log)
-    engine = Engine(parse_config(CONFIG), secret=bytes(16), now=time.monotonic(), records=file.records)
+    config = parse_config(render(is_offloaded=is_offloaded))
+    offload = Offload(config, config.network.device, log)
+    offload.open(file.records)
+    engine = Engine(config, secret=bytes(16), now=time.monotonic(), records=file.records, fast_path=offload.path)
+    offload.attach(file.records)
     frame = Frame()
 
     def send(packet: bytes) -> list[bytes]:
@@ -121,22 +137,38 @@ def write_flows(path: Path, count: int) -> None:
         while engine.next_event() is not None:
             pass
     assert file.records.unkept == 0
+    if is_offloaded:
+        carry_one_packet_each(config.network.device, count)
+    offload.keep()
     file.close()
 
 
-def adopt(lab: Lab, count: int) -> str:
+def carry_one_packet_each(device: str, count: int) -> None:
+    """Have the pinned maps say that a packet went either way in each of so many flows."""
+    (pin,) = [name for name in Pins(device).names() if name.endswith("traffic")]
+    traffic = bpf.Map.from_pin(Pins(device).directory / pin).map_memory()
+    one = CARRIED.pack(1, 100, time.monotonic_ns(), 1, 0, 0)
+    traffic[: len(one) * 2 * count] = one * 2 * count
+
+
+def adopt(lab: Lab, count: int, *, is_offloaded: bool) -> str:
     """Start a daemon on so many flows, and return the row about it."""
     assert lab.daemon is not None
     lab.daemon.stop()
     script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import survival; from pathlib import Path; "
     path = lab.directory / "run" / "kracauer0.flows"
-    subprocess.run([sys.executable, "-c", f"{script}survival.write_flows(Path({str(path)!r}), {count})"], check=True)
+    script += f"survival.write_flows(Path({str(path)!r}), {count}, is_offloaded={is_offloaded})"
+    result = lab.router.run([sys.executable, "-c", script], timeout_s=600)
+    assert result.returncode == 0, result
     began = time.monotonic()
-    lab.start_daemon(CONFIG, timeout_s=60)
+    lab.start_daemon(render(is_offloaded=is_offloaded), timeout_s=60)
     took_s = time.monotonic() - began
     (line,) = [event for event in lab.daemon.events if event["event"] == "flows_adopted"]
     assert (line["flows"], line["discarded"]) == (count, 0), line
-    return f"{count:>8}{line['duration_s'] * 1e3:>10.0f}{line['duration_s'] / count * 1e6:>10.1f}{took_s * 1e3:>10.0f}"
+    taken = sum(event["flows"] for event in lab.daemon.events if event["event"] == "offload_taken_over")
+    assert taken == (count if is_offloaded else 0)
+    figures = (line["duration_s"] * 1e3, line["duration_s"] / count * 1e6, took_s * 1e3)
+    return f"{count:>8}{taken:>10}{figures[0]:>10.0f}{figures[1]:>10.1f}{figures[2]:>10.0f}"
 
 
 def main() -> None:
@@ -150,12 +182,12 @@ def main() -> None:
         lab.start_origin("origin1")
         lab.start_origin("origin2")
         lab.start_daemon(CONFIG)
-        rows = [(name, *measure(lab, act, options.connections)) for name, act in ACTS.items()]
-        adoptions = [adopt(lab, count) for count in options.flows]
+        rows = [(name, *measure(lab, act, options.connections)) for name, act in ACTS.items() if options.connections]
+        adoptions = [adopt(lab, count, is_offloaded=way) for count in options.flows for way in (False, True)]
     print(f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()};", end=" ")
     print(f"{options.connections} connections, {PACE.pieces} pieces a second on each; milliseconds")
     print(render_pauses(rows))
-    print(f"\n{'flows':>8}{'adopted':>10}{'µs each':>10}{'ready':>10}")
+    print(f"\n{'flows':>8}{'in kernel':>10}{'adopted':>10}{'µs each':>10}{'ready':>10}")
     print("\n".join(adoptions))
 
 
