@@ -64,7 +64,9 @@ class Pins:
 
         Raises UnkeptError, and has pinned nothing then.
         """
-        if not bpf.is_bpffs(self._root):
+        # Of a bpffs that is for root alone, systemd may show the service just the directory that is its own.
+        own = self.directory.parent
+        if not bpf.is_bpffs(own if own.is_dir() else self._root):
             raise UnkeptError(f"there is no bpffs at {self._root}", f"mount one: mount -t bpf bpf {self._root}")
         done = []
         try:

@@ -1,11 +1,14 @@
 """What a running service may do: what its work takes and no more, as root, and as nobody in a world as narrow as the unit's."""
 
 import os
+import signal
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from fast_lane import skip_without_fast_path
 from running import CONFIG, Running, command
 
 from kracauer.cli.exit_codes import ExitCode
@@ -31,9 +34,21 @@ for place in $(awk '$2 !~ "^/(proc|dev|sys)(/|$)" {print $2}' /proc/mounts | sor
     [ "$place" = "$directory/run" ] || mount -o remount,bind,ro "$place" 2> /dev/null || true
 done
 if touch "$directory/new" 2> /dev/null; then exit 99; fi
-exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --bounding-set=-all,+net_admin \\
-    --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin "$@"
+exec setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs --bounding-set=-all,CAPABILITIES \\
+    --inh-caps=-all,CAPABILITIES --ambient-caps=-all,CAPABILITIES "$@"
 """
+# As the unit has it: of the bpffs, which is for root alone, just a directory is shown, and that one is the user's.
+SHOW_PINS = """
+install --directory --mode=0700 --owner=65534 "$directory/bpf/kracauer"
+mount -t tmpfs none /sys/fs/bpf
+mkdir /sys/fs/bpf/kracauer
+mount --bind "$directory/bpf/kracauer" /sys/fs/bpf/kracauer
+mount -o remount,ro /sys/fs/bpf
+"""
+NET_ADMIN_ALONE = NARROW.replace("CAPABILITIES", "+net_admin")
+WITH_BPF = NARROW.replace("CAPABILITIES", "+net_admin,+bpf").replace(
+    "mount --make-rprivate /\n", f"mount --make-rprivate /{SHOW_PINS}"
+)
 
 
 @pytest.fixture
@@ -46,7 +61,25 @@ def narrow(tmp_path: Path, program: Callable[[str], str]) -> Sequence[str]:
         if place.owner() == "root" and place.stat().st_mode & 0o7777 == 0o700:
             place.chmod(0o711)
     os.chown(tmp_path / "run", NOBODY, NOBODY)
-    return (sys.executable, "-c", WITHOUT_NEW_CODE, "unshare", "--mount", "sh", "-c", NARROW, "sh", str(tmp_path))
+    return wrapped(NET_ADMIN_ALONE, tmp_path)
+
+
+@pytest.fixture
+def narrow_with_bpf(narrow: Sequence[str], tmp_path: Path) -> Iterator[Sequence[str]]:
+    """The same with what the unit allows for the fast path, its pins on a bpffs of the test's own."""
+    assert narrow
+    skip_without_fast_path()
+    bpffs = tmp_path / "bpf"
+    bpffs.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "-o", "mode=0700", "none", bpffs], check=True, timeout=10)
+    try:
+        yield wrapped(WITH_BPF, tmp_path)
+    finally:
+        subprocess.run(["umount", "--lazy", bpffs], check=True, timeout=10)
+
+
+def wrapped(script: str, directory: Path) -> Sequence[str]:
+    return (sys.executable, "-c", WITHOUT_NEW_CODE, "unshare", "--mount", "sh", "-c", script, "sh", str(directory))
 
 
 def status(running: Running) -> dict[str, str]:
@@ -94,7 +127,7 @@ def test_as_nobody_in_a_world_that_cannot_be_written_it_does_all_of_its_work(
     assert {int(found[name], 16) for name in ("CapInh", "CapAmb")} == {0}
     assert int(found["CapBnd"], 16) | 1 << 12 == 1 << 12
     assert found["NoNewPrivs"] == "1"
-    assert [event["event"] for event in running.lines] == ["ready"]
+    assert running.events() == ["offload_unavailable", "ready"]  # which takes CAP_BPF
     check_work(ip, running, tmp_path)
     assert command(tmp_path, "stop", "--forget")[0] == ExitCode.OK
     assert DEVICE not in ip("link show")
@@ -111,3 +144,29 @@ def test_as_nobody_it_goes_on_with_what_it_has_left(ip: Ip, start: Start, tmp_pa
     assert [event["level"] for event in again.lines] == ["info"] * len(again.lines)
     assert f"198.51.100.1 dev {DEVICE}" in ip("-4 route show")
     assert command(tmp_path, "stop", "--forget")[0] == ExitCode.OK
+
+
+def test_as_nobody_it_has_a_fast_path_that_outlives_it_and_gives_up_what_that_has_taken(
+    ip: Ip, start: Start, tmp_path: Path, narrow_with_bpf: Sequence[str]
+) -> None:
+    pins = tmp_path / "bpf" / "kracauer" / DEVICE
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        running = start(wrapper=narrow_with_bpf)
+        running.wait_for("ready")
+
+        found = status(running)
+        assert (found["CapPrm"], found["CapEff"]) == (NET_ADMIN, NET_ADMIN)
+        assert [line["event"] for line in running.lines if line["level"] != "info"] == []
+        attached = running.wait_for("offload_attached")
+        assert attached["survives"], attached
+        assert pins.owner() == "nobody"
+        assert list(pins.iterdir())
+        running.stop(number)
+        assert list(pins.iterdir())
+
+    running = start(wrapper=narrow_with_bpf)
+    running.wait_for("ready")
+    check_work(ip, running, tmp_path)
+    assert command(tmp_path, "stop", "--forget")[0] == ExitCode.OK
+    assert not pins.exists()
+    assert DEVICE not in ip("link show")
