@@ -55,6 +55,24 @@ def site() -> Iterator[Lab]:
         check_daemon_stops_cleanly(lab.daemon)
 
 
+@pytest.fixture(scope="session")
+def site_in_userspace() -> Iterator[Lab]:
+    """The same with a daemon that carries all packets itself."""
+    with Lab() as lab:
+        start_site(lab, network={"offload": "off"})
+        yield lab
+        assert lab.daemon is not None
+        check_daemon_stops_cleanly(lab.daemon)
+
+
+@pytest.fixture(params=["auto", "off"])
+def either_site(request: pytest.FixtureRequest) -> Lab:
+    """Both of them, one after the other: whatever carries the packets, what arrives is to be the same."""
+    lab = request.getfixturevalue("site" if request.param == "auto" else "site_in_userspace")
+    assert isinstance(lab, Lab)
+    return lab
+
+
 @pytest.fixture
 def build_site(build_lab: Callable[[Topology], Lab]) -> Iterator[Callable[..., Lab]]:
     """Build sites of a test's own wish, with tables of the configuration; their daemons, if alive, must stop cleanly."""
@@ -70,3 +88,14 @@ def build_site(build_lab: Callable[[Topology], Lab]) -> Iterator[Callable[..., L
     for lab in labs:
         if lab.daemon is not None and lab.daemon.is_running:
             check_daemon_stops_cleanly(lab.daemon)
+
+
+@pytest.fixture(params=["auto", "off"])
+def build_either_site(request: pytest.FixtureRequest, build_site: Callable[..., Lab]) -> Callable[..., Lab]:
+    """Likewise of a test's own wish."""
+
+    def build(topology: Topology | None = None, **tables: dict[str, object]) -> Lab:
+        network = {"offload": request.param, **tables.pop("network", {})}
+        return build_site(topology, network=network, **tables)
+
+    return build

@@ -113,8 +113,8 @@ class Visitor:
 
 
 @pytest.mark.parametrize("wire", [None, Impairment(loss=2, dup=2, reorder=3, delay_ms=0.5)], ids=["clean", "lossy"])
-def test_a_crowd_is_served(build_site: Callable[..., Lab], wire: Impairment | None) -> None:
-    lab = build_site(Topology(client_wire=wire, backend_wire=wire))
+def test_a_crowd_is_served(build_either_site: Callable[..., Lab], wire: Impairment | None) -> None:
+    lab = build_either_site(Topology(client_wire=wire, backend_wire=wire))
     until = time.monotonic() + DURATION_S
     with ThreadPoolExecutor(VISITORS) as pool:
         crowd = [pool.submit(Visitor(lab, number).stay, until) for number in range(VISITORS)]

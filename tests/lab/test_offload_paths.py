@@ -25,7 +25,7 @@ pytestmark = pytest.mark.lab
 
 NAME = "www.example.com"
 MIB = 1 << 20
-MOVES = {"download": download, "upload": upload}
+MOVES: dict[str, Callable[[socket.socket, str, int], str]] = {"download": download, "upload": upload}
 SO_RCVBUFFORCE = 33  # socket(7), on all but a few old architectures
 WITHOUT_SACK = ("delta = next_delta = change->ack;", "delta = next_delta = 0;")
 Start = Callable[..., Lab]
@@ -70,12 +70,12 @@ def statistics_of(namespace: NetworkNamespace) -> dict[str, int]:
         text = namespace.call(lambda: Path(f"/proc/thread-self/net/{name}").read_text(encoding="ascii"))
         return [line.split() for line in text.splitlines()]
 
-    counted = {}
+    found: dict[str, int] = {}
     for table in ("netstat", "snmp"):
         rows = read(table)
         for names, values in zip(rows[::2], rows[1::2], strict=True):
-            counted |= {f"{names[0]}{name}": int(value) for name, value in zip(names[1:], values[1:], strict=True)}
-    return counted | {name: int(value) for name, value in read("snmp6")}
+            found |= {f"{names[0]}{name}": int(value) for name, value in zip(names[1:], values[1:], strict=True)}
+    return found | {name: int(value) for name, value in read("snmp6")}
 
 
 @contextlib.contextmanager
@@ -184,8 +184,8 @@ def test_a_backend_that_sends_more_than_fits_is_told_by_the_daemon(start: Start)
 
 def send_too_much(lab: Lab, port: int) -> None:
     """Send a segment of the flow that fits the router's links and not the client's, as a backend that ignores the MSS."""
-    addresses = (socket.inet_pton(socket.AF_INET6, address) for address in (ORIGIN_1, MAPPED_CLIENT))
-    _, packet = build(Packet(*addresses, 80, port, FLAGS["A"], payload=bytes(1380)))
+    backend, client = (socket.inet_pton(socket.AF_INET6, address) for address in (ORIGIN_1, MAPPED_CLIENT))
+    _, packet = build(Packet(backend, client, 80, port, FLAGS["A"], payload=bytes(1380)))
     with lab.origin1.open_socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
         sender.sendto(packet, (MAPPED_CLIENT, 0))
 

@@ -63,9 +63,9 @@ def mss_seen(namespace: NetworkNamespace, family: int, flags: int) -> Iterator[l
 @pytest.mark.parametrize("direction", MOVES)
 @pytest.mark.parametrize("path", PATHS)
 def test_a_first_transfer_over_a_narrow_path_arrives_whole(
-    build_site: BuildSite, path: str, direction: str, has_offloads: bool
+    build_either_site: BuildSite, path: str, direction: str, has_offloads: bool
 ) -> None:
-    lab = build_site(Topology(has_offloads=has_offloads, **PATHS[path]), network={"offloads": has_offloads})
+    lab = build_either_site(Topology(has_offloads=has_offloads, **PATHS[path]), network={"offloads": has_offloads})
     MOVES[direction](lab)
 
 
@@ -134,9 +134,9 @@ def counter(namespace: NetworkNamespace, name: str) -> int:
 @pytest.mark.parametrize("direction", MOVES)
 @pytest.mark.parametrize(("path", "mtu"), [("client", 1300), ("origin1", 1400)])
 def test_a_path_that_gets_narrow_under_a_connection_is_discovered_by_it(
-    build_site: BuildSite, path: str, mtu: int, direction: str
+    build_either_site: BuildSite, path: str, mtu: int, direction: str
 ) -> None:
-    lab = build_site(Topology(client_path_mtu=1500, backend_path_mtu=1500))
+    lab = build_either_site(Topology(client_path_mtu=1500, backend_path_mtu=1500))
     with connect(lab.client, SERVICE, NAME) as connection:
         connection.sendall(f"GET /bytes/0 HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode())
         while not connection.recv(65536).endswith(b"\r\n\r\n"):

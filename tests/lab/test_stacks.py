@@ -64,8 +64,8 @@ def test_a_backend_with_a_smaller_mss_is_never_sent_more(build_site: BuildSite, 
 
 
 @pytest.mark.parametrize("ecn", [0, 1])
-def test_ecn_on_either_end_does_no_harm(build_site: BuildSite, ecn: int) -> None:
-    lab = build_site()
+def test_ecn_on_either_end_does_no_harm(build_either_site: BuildSite, ecn: int) -> None:
+    lab = build_either_site()
     for namespace in (lab.client, lab.origin1):
         namespace.sysctl("net.ipv4.tcp_ecn", ecn)
     check_both_ways(lab)

@@ -41,35 +41,35 @@ def check_both_ways(lab: Lab, length: int, *, is_tls: bool = False) -> None:
         assert (downloaded.result(), uploaded.result()) == (expected, expected)
 
 
-def test_large_transfers_arrive_whole_both_ways(site: Lab) -> None:
-    check_both_ways(site, 64 * MIB)
+def test_large_transfers_arrive_whole_both_ways(either_site: Lab) -> None:
+    check_both_ways(either_site, 64 * MIB)
 
 
-def test_large_transfers_over_tls_arrive_whole_both_ways(site: Lab) -> None:
-    check_both_ways(site, 32 * MIB, is_tls=True)
+def test_large_transfers_over_tls_arrive_whole_both_ways(either_site: Lab) -> None:
+    check_both_ways(either_site, 32 * MIB, is_tls=True)
 
 
-def test_transfers_arrive_whole_without_offloads(build_site: BuildSite) -> None:
-    check_both_ways(build_site(Topology(has_offloads=False), network={"offloads": False}), 16 * MIB)
+def test_transfers_arrive_whole_without_offloads(build_either_site: BuildSite) -> None:
+    check_both_ways(build_either_site(Topology(has_offloads=False), network={"offloads": False}), 16 * MIB)
 
 
-def test_transfers_arrive_whole_with_offloads_on_the_links_but_not_on_the_device(build_site: BuildSite) -> None:
-    check_both_ways(build_site(network={"offloads": False}), 16 * MIB)
+def test_transfers_arrive_whole_with_offloads_on_the_links_but_not_on_the_device(build_either_site: BuildSite) -> None:
+    check_both_ways(build_either_site(network={"offloads": False}), 16 * MIB)
 
 
-def test_transfers_arrive_whole_with_offloads_on_the_device_but_not_on_the_links(build_site: BuildSite) -> None:
-    check_both_ways(build_site(Topology(has_offloads=False)), 16 * MIB)
+def test_transfers_arrive_whole_with_offloads_on_the_device_but_not_on_the_links(build_either_site: BuildSite) -> None:
+    check_both_ways(build_either_site(Topology(has_offloads=False)), 16 * MIB)
 
 
 @pytest.mark.parametrize("has_offloads", [True, False])
-def test_transfers_arrive_whole_over_the_narrowest_ipv6_link(build_site: BuildSite, has_offloads: bool) -> None:
+def test_transfers_arrive_whole_over_the_narrowest_ipv6_link(build_either_site: BuildSite, has_offloads: bool) -> None:
     network = {"ipv6_mtu": 1280, "offloads": has_offloads}
-    lab = build_site(Topology(backend_mtu=1280, has_offloads=has_offloads), network=network)
+    lab = build_either_site(Topology(backend_mtu=1280, has_offloads=has_offloads), network=network)
     check_both_ways(lab, 16 * MIB)
 
 
-def test_transfers_arrive_whole_over_a_narrow_ipv4_link(build_site: BuildSite) -> None:
-    check_both_ways(build_site(Topology(client_mtu=1300), network={"ipv4_mtu": 1300}), 16 * MIB)
+def test_transfers_arrive_whole_over_a_narrow_ipv4_link(build_either_site: BuildSite) -> None:
+    check_both_ways(build_either_site(Topology(client_mtu=1300), network={"ipv4_mtu": 1300}), 16 * MIB)
 
 
 LOSSY = Impairment(loss=1, reorder=3, dup=1, delay_ms=1, jitter_ms=1)
@@ -78,14 +78,14 @@ LOSSY = Impairment(loss=1, reorder=3, dup=1, delay_ms=1, jitter_ms=1)
 @pytest.mark.parametrize("has_offloads", [True, False])
 @pytest.mark.parametrize("side", ["client", "backend", "both"])
 def test_transfers_arrive_whole_over_lossy_reordering_doubling_wires(
-    build_site: BuildSite, side: str, has_offloads: bool
+    build_either_site: BuildSite, side: str, has_offloads: bool
 ) -> None:
     topology = Topology(
         client_wire=LOSSY if side != "backend" else None,
         backend_wire=LOSSY if side != "client" else None,
         congestion_control="reno",
     )
-    lab = build_site(topology, network={"offloads": has_offloads})
+    lab = build_either_site(topology, network={"offloads": has_offloads})
     check_both_ways(lab, 2 * MIB)
     for name, wire in lab.wires.items():
         assert wire.stop() == 0
@@ -96,7 +96,7 @@ def test_transfers_arrive_whole_over_lossy_reordering_doubling_wires(
 
 
 @pytest.mark.parametrize("side", ["client", "backend"])
-def test_corrupted_packets_are_found_out(build_site: BuildSite, side: str) -> None:
+def test_corrupted_packets_are_found_out(build_either_site: BuildSite, side: str) -> None:
     # On one side only: of two flipped bits in one packet, one in 32 pairs leaves the checksum as it was
     spoiling = Impairment(corrupt=1, only="tcp", delay_ms=0.5)
     topology = Topology(
@@ -104,7 +104,7 @@ def test_corrupted_packets_are_found_out(build_site: BuildSite, side: str) -> No
         backend_wire=spoiling if side == "backend" else None,
         congestion_control="reno",
     )
-    check_both_ways(build_site(topology), 2 * MIB)
+    check_both_ways(build_either_site(topology), 2 * MIB)
 
 
 def test_many_short_connections_survive_a_lossy_wire(build_site: BuildSite) -> None:
@@ -114,8 +114,8 @@ def test_many_short_connections_survive_a_lossy_wire(build_site: BuildSite) -> N
     check_replies(replies, 100)
 
 
-def test_an_upload_that_ends_with_half_a_close_is_answered(site: Lab) -> None:
-    with connect(site.client, SERVICE, "www.example.com") as connection:
+def test_an_upload_that_ends_with_half_a_close_is_answered(either_site: Lab) -> None:
+    with connect(either_site.client, SERVICE, "www.example.com") as connection:
         assert upload(connection, "www.example.com", 4 * MIB, is_half_closed=True) == content.digest(4 * MIB)
 
 
