@@ -9,7 +9,8 @@ from typing import Any, Final, TypeVar
 from kracauer.config import Config
 from kracauer.doctor.checks import diagnose
 from kracauer.doctor.checks.device import NET_ADMIN
-from kracauer.doctor.facts import Answer, Backend, Facts, Name, Service, ServiceState, Source, Tun
+from kracauer.doctor.checks.fast_path import BPF
+from kracauer.doctor.facts import Answer, Backend, Facts, Name, Offload, Service, ServiceState, Source, Tun
 from kracauer.doctor.finding import Finding
 from kracauer.doctor.gathering import direct, filters, interfaces, machine, names, probes, session
 from kracauer.errors import RemediableError
@@ -57,29 +58,42 @@ def gather_facts(source: Source, device: str) -> Facts:
     )
     if config is None:
         missing |= dict.fromkeys(("network", "backends", "probes"), "there is no valid configuration")
-    tun, backends = _open_device(facts, missing)
+    tun, offload, backends = _open_device(facts, missing)
     if config is not None and facts.is_running:
         backends = _ask_service(config, facts.service.status, missing)
     elif config is not None:
         backends = _try_directly(_with_ways(backends or probes.unprobed(config, facts.names)))
-    return replace(facts, tun=tun, backends=backends, missing=missing)
+    return replace(facts, tun=tun, offload=offload, backends=backends, missing=missing)
 
 
-def _open_device(facts: Facts, missing: dict[str, str]) -> tuple[Tun, tuple[Backend, ...]]:
+def _open_device(facts: Facts, missing: dict[str, str]) -> tuple[Tun, Offload | None, tuple[Backend, ...]]:
     """See what the kernel gives, and probe backends unless a service does that already."""
     if NET_ADMIN not in facts.capabilities:
         missing["probes"] = "probing takes CAP_NET_ADMIN"
-        return (Tun(is_tried=False) if _CLONE_DEVICE.exists() else _no_tun()), ()
+        missing["offload"] = "trying it takes CAP_NET_ADMIN and CAP_BPF"
+        return (Tun(is_tried=False) if _CLONE_DEVICE.exists() else _no_tun()), None, ()
     backends: tuple[Backend, ...] = ()
+    offload = None
     try:
         with session.short_lived_device() as device:
             tun = Tun(fallback=device.fallback)
+            offload = _try_fast_path(device, facts, missing)
             if facts.config is not None and not facts.is_running:
                 backends = _probe_through(device, facts.config, facts.names, facts.service, missing)
     except RemediableError as error:
         missing["probes"] = "there is no device to probe through"
-        return Tun(error=error.cause, remedy=error.remedy), ()
-    return tun, backends
+        return Tun(error=error.cause, remedy=error.remedy), None, ()
+    return tun, offload, backends
+
+
+def _try_fast_path(device: TunDevice, facts: Facts, missing: dict[str, str]) -> Offload | None:
+    """What the kernel says to the program, unless a service says it or nobody wants to know."""
+    if facts.config is None or facts.config.network.offload == "off" or facts.service.state is not ServiceState.ABSENT:
+        return None
+    if facts.user != 0 and not facts.capabilities & BPF:  # as root it would be the service that lacks it as well
+        missing["offload"] = "trying it takes CAP_BPF"
+        return None
+    return session.try_fast_path(device)
 
 
 def _probe_through(

@@ -42,6 +42,16 @@ class Tun:
 
 
 @dataclass(frozen=True, slots=True)
+class Offload:
+    """What came of putting the program of the fast path on a device of our own: the `hook`, or `error` and `remedy`."""
+
+    hook: str = ""
+    error: str = ""
+    remedy: str = ""
+    has_bpffs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Interface:
     """What bears the name of the device: whose it is by its alias and driver, and whether it is up."""
 
@@ -182,6 +192,7 @@ class Facts:
     capabilities: frozenset[str] = frozenset()
     user: int = 0
     tun: Tun = Tun()
+    offload: Offload | None = None
     interface: Interface | None = None
     service: Service = Service()
     storage: Storage | None = None

@@ -26,10 +26,24 @@ from patients import (
     with_host,
     with_link,
     with_network,
+    with_offload,
 )
 
 from kracauer.doctor import TOPICS, Facts, Severity, Source, diagnose
-from kracauer.doctor.facts import Answer, Backend, Firewall, Interface, Link, Name, Service, ServiceState, Storage, Tun, Way
+from kracauer.doctor.facts import (
+    Answer,
+    Backend,
+    Firewall,
+    Interface,
+    Link,
+    Name,
+    Offload,
+    Service,
+    ServiceState,
+    Storage,
+    Tun,
+    Way,
+)
 from kracauer.doctor.nft import parse
 
 FAILURE, WARNING, OK, SKIPPED = Severity.FAILURE, Severity.WARNING, Severity.OK, Severity.SKIPPED
@@ -480,3 +494,42 @@ def test_whatever_the_facts_every_failure_and_warning_has_a_remedy_and_every_che
 def test_the_order_is_that_in_which_things_depend_on_each_other() -> None:
     order: dict[str, Any] = dict.fromkeys(finding.name for finding in diagnose(HEALTHY))
     assert list(order) == [topic.name for topic in TOPICS if topic.name != "backend-name"]
+
+
+# ----------------------------------------------------------------------------------------------------------- the fast path
+
+OFF = TEXT.replace("[hosts]", '[network]\noffload = "off"\n[hosts]')
+REQUIRED = OFF.replace('"off"', '"require"')
+REFUSED = Offload(error="the kernel refuses", remedy="use Linux 5.15 or newer, or set it off", has_bpffs=True)
+
+
+@pytest.mark.parametrize(
+    ("facts", "severity", "part", "command"),
+    [
+        (HEALTHY, OK, "carries 9 connections, by tcx, also while no process runs", None),
+        (STOPPED, OK, "takes the program, by tcx", None),
+        (
+            with_offload(survives=False, cause="there is no bpffs", remedy="mount one: `mount -t bpf bpf /sys/fs/bpf`"),
+            WARNING,
+            "only while the process runs: there is no bpffs",
+            "mount -t bpf bpf /sys/fs/bpf",
+        ),
+        (with_offload(hook=None, flows=0, cause="no bpf(2)", remedy="another kernel"), WARNING, "process: no bpf(2)", None),
+        (with_offload(hook=None, flows=0, cause="packets are recorded"), WARNING, "packets are recorded", None),
+        (with_offload(hook=None, flows=0, wanted="off", cause="off"), OK, '"off": every packet passes the process', None),
+        (replace(HEALTHY, service=replace(HEALTHY.service, status={"version": "1"})), SKIPPED, "does not say", None),
+        (replace(HEALTHY, service=Service(ServiceState.HIDDEN)), SKIPPED, "may not ask", None),
+        (replace(HEALTHY, service=Service(ServiceState.MUTE)), SKIPPED, "does not answer", None),
+        (with_config(OFF, STOPPED), OK, '"off"', None),
+        (replace(STOPPED, offload=REFUSED), WARNING, "will pass the process: the kernel refuses", None),
+        (with_config(REQUIRED, replace(STOPPED, offload=REFUSED)), FAILURE, '"require", and the kernel refuses', None),
+        (replace(STOPPED, offload=Offload(hook="tcx")), WARNING, "no bpffs", "mount -t bpf bpf /sys/fs/bpf"),
+        (replace(STOPPED, offload=None), SKIPPED, "no device could be opened", None),
+        (replace(STOPPED, offload=None, missing={"offload": "takes CAP_BPF"}), SKIPPED, "takes CAP_BPF", None),
+    ],
+)
+def test_the_fast_path_is_told_with_what_is_missing(facts: Facts, severity: Severity, part: str, command: str | None) -> None:
+    finding = the_one(facts, "fast-path")
+    assert finding.severity is severity
+    assert part in finding.found
+    assert commands(finding) == ([] if command is None else [command])

@@ -248,3 +248,32 @@ def test_a_service_that_starts_during_an_examination_is_not_kept_from_it(clinic:
     assert doctor.wait(30) == 1
     assert "kdoctor" not in clinic.ip(clinic.lab.router, "-6 route")
     assert clinic.visit("shop.example.net").status == 200
+
+
+def test_the_fast_path_is_tried_before_the_start_and_told_of_after_it(clinic: Clinic) -> None:
+    before = clinic.host()
+    (tried,) = findings(clinic.examine(), "fast-path")
+    assert clinic.host() == before
+    clinic.start()
+    (told,) = findings(clinic.examine(), "fast-path")
+
+    attached = (
+        [event for event in clinic.lab.daemon.events if event["event"] == "offload_attached"] if clinic.lab.daemon else []
+    )
+    if attached:
+        assert f"takes the program, by {attached[0]['kind']}" in tried["found"]
+        assert f"the kernel carries 0 connections, by {attached[0]['kind']}" in told["found"]
+        assert (told["severity"] == "ok") is attached[0]["survives"]
+    else:
+        assert (tried["severity"], told["severity"]) == ("warning", "warning")
+    assert clinic.visit().status == 200
+
+
+def test_where_the_fast_path_is_off_nothing_is_tried(clinic: Clinic) -> None:
+    clinic.write(render(HOSTS) + '\n[network]\noffload = "off"\n')
+    (tried,) = findings(clinic.examine(), "fast-path")
+    clinic.start()
+    (told,) = findings(clinic.examine(), "fast-path")
+
+    assert {finding["severity"] for finding in (tried, told)} == {"ok"}
+    assert all("every packet passes the process" in finding["found"] for finding in (tried, told))

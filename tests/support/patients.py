@@ -8,7 +8,19 @@ from typing import Any
 from kracauer import host
 from kracauer.config import Config, parse_config
 from kracauer.doctor import Facts, Finding, Severity, Source, diagnose
-from kracauer.doctor.facts import Answer, Backend, Firewall, Interface, Link, Network, Service, ServiceState, Storage, Way
+from kracauer.doctor.facts import (
+    Answer,
+    Backend,
+    Firewall,
+    Interface,
+    Link,
+    Network,
+    Offload,
+    Service,
+    ServiceState,
+    Storage,
+    Way,
+)
 from kracauer.doctor.nft import Ruleset
 
 TEXT = """
@@ -22,7 +34,16 @@ port = 443
 CONFIG: Config = parse_config(TEXT)
 SERVICE = IPv4Address("198.51.100.1")
 ORIGIN = IPv6Address("2001:db8:1::2")
-STATUS = {"version": "1", "pid": 7, "uptime_s": 8.0, "prefix": "2001:db8:46::/96", "last_reload": None, "counters": {}}
+OFFLOAD = {"wanted": "auto", "hook": "tcx", "flows": 9, "survives": True, "cause": None, "remedy": None}
+STATUS = {
+    "version": "1",
+    "pid": 7,
+    "uptime_s": 8.0,
+    "prefix": "2001:db8:46::/96",
+    "last_reload": None,
+    "offload": OFFLOAD,
+    "counters": {},
+}
 
 
 def route(destination: str, device: str, metric: int = 0, protocol: int = 198, kind: str = "unicast") -> host.RouteFact:
@@ -56,7 +77,13 @@ HEALTHY = Facts(
     firewall=Firewall(Ruleset({}, {})),
     backends=(BACKEND,),
 )
-STOPPED = replace(HEALTHY, service=Service(version="1"), interface=None, network=NETWORK)
+STOPPED = replace(
+    HEALTHY,
+    service=Service(version="1"),
+    interface=None,
+    network=NETWORK,
+    offload=Offload(hook="tcx", has_bpffs=True),
+)
 
 
 def with_network(facts: Facts = HEALTHY, **changes: Any) -> Facts:
@@ -81,6 +108,11 @@ def with_backends(*backends: Backend, facts: Facts = HEALTHY) -> Facts:
 
 def with_config(text: str, facts: Facts = HEALTHY) -> Facts:
     return replace(facts, source=replace(facts.source, config=parse_config(text)))
+
+
+def with_offload(**changes: Any) -> Facts:
+    """A service that says this of its fast path."""
+    return replace(HEALTHY, service=replace(HEALTHY.service, status=STATUS | {"offload": OFFLOAD | changes}))
 
 
 def found(facts: Facts, name: str) -> list[Finding]:

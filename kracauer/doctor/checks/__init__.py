@@ -3,7 +3,18 @@
 from collections.abc import Callable, Iterator
 from typing import Final, TypeAlias
 
-from kracauer.doctor.checks import addresses, backends, configuration, device, firewall, forwarding, service, sizes, storage
+from kracauer.doctor.checks import (
+    addresses,
+    backends,
+    configuration,
+    device,
+    fast_path,
+    firewall,
+    forwarding,
+    service,
+    sizes,
+    storage,
+)
 from kracauer.doctor.facts import Facts
 from kracauer.doctor.finding import Finding, Topic
 
@@ -14,6 +25,7 @@ CHECKS: Final[tuple[tuple[Topic, Check], ...]] = (
     (device.PRIVILEGES, device.examine_privileges),
     (device.TUN, device.examine_tun),
     (device.OFFLOADS, device.examine_offloads),
+    (fast_path.FAST_PATH, fast_path.examine_fast_path),
     (device.DEVICE_NAME, device.examine_device_name),
     (service.SERVICE, service.examine_service),
     (service.RELOAD, service.examine_reload),

@@ -11,7 +11,7 @@ from kracauer.daemon.runtime import runtime_directory, runtime_file
 from kracauer.doctor.facts import Service, ServiceState, Storage
 
 _EFFECTIVE: Final = re.compile(r"^CapEff:\s*([0-9a-f]+)$", re.MULTILINE)
-_CAPABILITIES: Final = {12: "cap_net_admin", 13: "cap_net_raw"}
+_CAPABILITIES: Final = {12: "cap_net_admin", 13: "cap_net_raw", 21: "cap_sys_admin", 39: "cap_bpf"}
 _ANSWER_S: Final = 3.0
 
 

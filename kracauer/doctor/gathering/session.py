@@ -16,13 +16,15 @@ from typing import Final
 
 from kracauer.config import Config, Probes
 from kracauer.daemon.backends import describe_backends
-from kracauer.doctor.facts import Backend, Name
+from kracauer.doctor.facts import Backend, Name, Offload
 from kracauer.doctor.gathering.probes import of_statuses
 from kracauer.engine import Engine
 from kracauer.engine.health import HealthState
 from kracauer.errors import HostError
 from kracauer.host import AddRoute, HostSetup, SetLink, SetSysctl, expected
 from kracauer.host.steps import IPV6_METRIC, PROBING_DEVICE
+from kracauer.offload import bpf, pins
+from kracauer.offload.kernel import KernelPath
 from kracauer.tun import TunDevice, open_device
 from kracauer.wire.buffer import Buffer, Frame
 
@@ -44,6 +46,19 @@ def short_lived_device() -> Iterator[TunDevice]:
         yield device
     finally:
         device.close()
+
+
+def try_fast_path(device: TunDevice) -> Offload:
+    """Put the program of the fast path on `device`, with room for one connection that never comes, and take it away again."""
+    has_bpffs = bpf.is_bpffs(pins.ROOT)
+    try:
+        path = KernelPath.open(1)
+        try:
+            return Offload(hook=path.attach(device.name), has_bpffs=has_bpffs)
+        finally:
+            path.close()
+    except bpf.OffloadError as error:
+        return Offload(error=error.cause, remedy=error.remedy, has_bpffs=has_bpffs)
 
 
 def probe(config: Config, names: Iterable[Name], device: TunDevice) -> tuple[Backend, ...]:
