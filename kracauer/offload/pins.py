@@ -51,12 +51,14 @@ class Pins:
     def names(self) -> list[str]:
         """What is pinned."""
         try:
-            return sorted(path.name for path in self.directory.iterdir()) if self._is_ours() else []
+            return [] if self._is_open_to_others() else sorted(path.name for path in self.directory.iterdir())
         except OSError:
             return []
 
     def open(self, name: str) -> int:
-        """A descriptor of what is pinned by that name."""
+        """A descriptor of what is pinned by that name; OSError where it is not, or somebody else may have put it there."""
+        if self._is_open_to_others():
+            raise PermissionError
         return bpf.open_pin(self.directory / name)
 
     def keep(self, objects: dict[str, int]) -> None:
@@ -71,7 +73,7 @@ class Pins:
         done = []
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self._is_ours():
+            if self._is_open_to_others():
                 raise UnkeptError(f"{self.directory} is somebody else's, or others may write to it", "remove it")
             for name, fd in objects.items():
                 self._unlink(name)
@@ -93,9 +95,15 @@ class Pins:
         with suppress(OSError):
             (self.directory / name).unlink()
 
-    def _is_ours(self) -> bool:
-        status = self.directory.lstat()
-        return stat.S_ISDIR(status.st_mode) and status.st_uid in (0, os.geteuid()) and not status.st_mode & 0o022
+    def _is_open_to_others(self) -> bool:
+        """Whether others than this user and root may have pinned something; root itself clears up behind every user."""
+        user = os.geteuid()
+        for directory in (self.directory.parent, self.directory):
+            status = directory.lstat()
+            is_trusted = user == 0 or status.st_uid in (0, user)
+            if not stat.S_ISDIR(status.st_mode) or not is_trusted or status.st_mode & 0o022:
+                return True
+        return False
 
 
 class _Set(NamedTuple):
@@ -263,7 +271,10 @@ class Former:
             return
         key = _key(constants)
         for each in self._sets:
-            value = each.client_flows.lookup(key)
+            try:
+                value = each.client_flows.lookup(key)
+            except OSError:
+                continue  # without CAP_BPF, before Linux 5.19
             if value is None:
                 continue
             held = layout.parse_held(value)

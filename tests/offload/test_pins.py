@@ -1,0 +1,386 @@
+"""What of the fast path outlives its process: pinned, found, read, replaced, taken away; on a device and a bpffs of its own."""
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import splice_twin as twin
+from offload_trials import CLIENT_PORT, traffic
+from splice_setup import PLAIN
+from splice_twin import Deltas
+from two_devices import Router
+
+from kracauer.lab import syscalls
+from kracauer.offload import bpf, bytecode, layout, pins
+from kracauer.offload.bpf import OffloadError
+from kracauer.offload.kernel import KernelPath
+from kracauer.offload.pins import Former
+from kracauer.tcp.record import Records
+from kracauer.tcp.splice import Splice
+from kracauer.tcp.state import CODES, State
+from kracauer.translate.identification import Identifications
+from kracauer.wire import ipv4, tcp
+from kracauer.wire.tcp import TcpHeader
+from kracauer.wire.vnet_hdr import NO_OFFLOAD
+
+pytestmark = pytest.mark.lab
+
+HEADER = TcpHeader(CLIENT_PORT, 443, 1000, 2000, tcp.ACK | tcp.PSH, 500)
+HOOKS = ("tcx", "clsact")
+
+
+class Host:
+    """A device, a bpffs, and records: what outlives a process."""
+
+    def __init__(self, ip: Callable[[str], str], root: Path) -> None:
+        self.ip = ip
+        self.router = Router(ip)
+        self.root = root
+        self.records = Records()
+        self.device = self.router.kracauer.name
+
+    @property
+    def directory(self) -> Path:
+        return self.root / "kracauer" / self.device
+
+    def pinned(self) -> list[str]:
+        return sorted(path.name for path in self.directory.iterdir()) if self.directory.exists() else []
+
+    def splice(self, deltas: Deltas = PLAIN) -> Splice:
+        """A flow with a record that is kept."""
+        splice = Splice.begin(
+            self.records.take(),
+            Identifications(1),
+            v4_addresses=deltas.service + deltas.client,
+            v6_addresses=deltas.mapped + deltas.backend,
+            service_port=deltas.service_port,
+            backend_port=deltas.backend_port,
+            client_port=CLIENT_PORT,
+            seq_delta=deltas.seq_delta,
+            ts_delta=deltas.ts_delta,
+            window_shift_to_backend=0,
+            window_shift_to_client=0,
+            has_timestamps=deltas.ts_delta != 0,
+            backend_acked=7,
+            client_acked=8,
+            max_to_backend=0xFFFF,
+            max_to_client=0xFFFF,
+            unfragmented_to_backend=0xFFFF,
+            now=0.0,
+        )
+        splice.state = CODES[State.ESTABLISHED]
+        return splice
+
+    def find(self) -> Former:
+        return Former.find(self.device, self.root)
+
+    def start(self) -> tuple[KernelPath, Former]:
+        """A process as far as the point where it would adopt flows."""
+        former = self.find()
+        former.collect(self.records)
+        path = KernelPath.open(16, former=former)
+        path.sweep(time.monotonic())
+        return path, former
+
+    def begin(self, *splices: Splice) -> KernelPath:
+        """One that has adopted these, and serves."""
+        path, former = self.start()
+        for splice in splices:
+            assert path.install(splice)
+        path.attach(self.device)
+        former.collect(self.records)
+        former.close()
+        return path
+
+    def carry(self) -> bytes:
+        """Have the kernel carry a packet of the client's, and one of the backend's, which is returned as the client gets it."""
+        self.router.send(client_packet(), NO_OFFLOAD)
+        self.router.receive()
+        self.router.send(backend_packet(), NO_OFFLOAD)
+        return self.router.receive()[1]
+
+    def check_left_alone(self) -> None:
+        """See the client's packets come to userspace."""
+        self.router.send(client_packet(), NO_OFFLOAD)
+        self.router.receive_in_userspace()
+
+
+def client_packet() -> bytes:
+    return twin.build_v4(PLAIN.client, PLAIN.service, 0, 64, NO_OFFLOAD, HEADER, b"abc")[1]
+
+
+def backend_packet() -> bytes:
+    header = HEADER._replace(src_port=PLAIN.backend_port, dst_port=CLIENT_PORT)
+    return twin.build_v6(PLAIN.backend, PLAIN.mapped, 0, 64, NO_OFFLOAD, header, b"abcde")[1]
+
+
+def die(path: KernelPath) -> None:
+    """Close every descriptor and do nothing else, as is done to a process that is killed."""
+    assert path._attachment is not None
+    path._attachment.release()
+    path._columns.release()
+    path._traffic.close()
+    path._control.close()
+    os.close(path.program)
+    path.program = -1
+    for entry in path._maps.values():
+        entry.close()
+
+
+@pytest.fixture(params=HOOKS)
+def host(
+    request: pytest.FixtureRequest, own_netns: Callable[[str], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Host]:
+    try:
+        KernelPath.open(1).close()
+    except OffloadError as error:
+        pytest.skip(str(error))
+    if request.param == "clsact":
+
+        def refuse(*_: Any) -> int:
+            raise OSError(errno.EINVAL, "as kernels before 6.6 say it")
+
+        monkeypatch.setattr(bpf, "attach_link", refuse)
+    root = tmp_path / "bpf"
+    root.mkdir()
+    syscalls.mount_bpffs(root)
+    try:
+        host = Host(own_netns, root)
+        yield host
+        host.router.close()
+    finally:
+        syscalls.detach_mount(root)
+
+
+def test_flows_go_on_without_a_process_and_the_next_one_knows_what_was_carried(host: Host) -> None:
+    splice = host.splice()
+    path = host.begin(splice)
+    assert path.standing.survives
+    host.carry()
+    die(path)
+    for _ in range(3):
+        host.carry()
+    assert traffic(splice)[:2] == (0, 0)
+    path, former = host.start()
+    assert path.inherits(splice)
+    assert traffic(splice) == (4, 12, 2000 - PLAIN.seq_delta & 0xFFFFFFFF, 4, 20, 2000)
+    assert splice.last_seen == pytest.approx(time.monotonic(), abs=10)
+    assert path.install(splice)
+    host.carry()  # while flows are taken up, by the old program
+    path.attach(host.device)
+    former.collect(host.records)
+    former.close()
+    assert traffic(splice)[:2] == (5, 15)
+    host.carry()
+    path.refresh(splice)
+    assert traffic(splice)[:2] == (6, 18)
+    assert [name for name in host.pinned() if name.startswith("v")] == [f"v1_2_{name}" for name in sorted(pins.KEPT)]
+    path.close()
+    host.check_left_alone()
+    assert host.pinned() == []
+
+
+def test_what_is_kept_is_left_there_with_records_that_tell_all(host: Host) -> None:
+    splice = host.splice()
+    path = host.begin(splice)
+    host.carry()
+    path.keep()
+    assert traffic(splice)[:2] == (1, 3)
+    host.carry()
+    host.begin().close()
+    assert traffic(splice)[:2] == (2, 6)
+
+
+def test_a_flow_that_was_removed_before_the_end_is_not_inherited(host: Host) -> None:
+    first, second = host.splice(), host.splice(replace(PLAIN, client=bytes((192, 0, 2, 99))))
+    path = host.begin(first, second)
+    path.remove(first)
+    die(path)
+    path, former = host.start()
+    assert [path.inherits(splice) for splice in (first, second)] == [False, True]
+    former.close()
+    path.close()
+
+
+def test_an_entry_of_another_flow_with_the_same_key_is_nobodys(host: Host) -> None:
+    splice = host.splice()
+    path = host.begin(splice)
+    host.carry()
+    die(path)
+    host.records.release(splice.page, splice.at)
+    other = host.splice(replace(PLAIN, seq_delta=PLAIN.seq_delta + 1))
+    path, former = host.start()
+    assert not path.inherits(other)
+    assert traffic(other)[0] == 0
+    former.close()
+    path.close()
+
+
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_a_process_that_dies_while_it_takes_over_costs_nothing(host: Host, is_swapped: bool) -> None:
+    splice = host.splice()
+    die(host.begin(splice))
+    host.carry()
+    path, former = host.start()
+    assert path.install(splice)
+    former.drop = lambda kept: None  # type: ignore[method-assign]  # it does not get there
+    if is_swapped:
+        path.attach(host.device)
+        host.carry()
+        die(path)
+    else:
+        assert path._pin({name: path._maps[of].fd for of, name in former.next_names.items()}) is None
+        host.carry()
+        os.close(path.program)
+    former.close()
+    host.carry()
+    assert len([name for name in host.pinned() if name.startswith("v")]) == 6
+    path, former = host.start()
+    assert path.inherits(splice)
+    assert traffic(splice)[:2] == (3, 9)
+    path.attach(host.device)
+    former.close()
+    assert len([name for name in host.pinned() if name.startswith("v")]) == 3
+    path.close()
+
+
+def test_numbers_of_packets_go_on_where_they_were(host: Host) -> None:
+    splice = host.splice()
+    path = host.begin(splice)
+    before = ipv4.parse(host.carry()).identification
+    die(path)
+    path = host.begin(splice)
+    assert ipv4.parse(host.carry()).identification == 0x8000 | before + 1 & 0x7FFF
+    path.close()
+
+
+def test_everything_is_taken_away_at_once_and_packets_are_left_alone(host: Host) -> None:
+    die(host.begin(host.splice()))
+    host.carry()
+    assert host.find().remove()
+    assert host.pinned() == []
+    host.check_left_alone()
+    assert not host.find().remove()
+
+
+def test_without_a_bpffs_it_says_so_and_ends_with_the_process(host: Host, tmp_path: Path) -> None:
+    host.root = tmp_path / "no-bpffs"
+    host.root.mkdir()
+    path = host.begin(host.splice())
+    assert not path.standing.survives
+    assert "there is no bpffs" in path.standing.cause
+    host.carry()
+    path.keep()
+    host.check_left_alone()
+
+
+def test_what_can_be_pinned_no_more_leaves_no_pin_of_before(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    splice = host.splice()
+    die(host.begin(splice))
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(bpf, "pin", refuse)
+    path = host.begin(splice)
+    assert (path.standing.survives, host.pinned()) == (False, [])
+    host.carry()
+    path.keep()
+    host.check_left_alone()
+
+
+def test_what_belongs_to_another_network_namespace_is_left_alone(host: Host) -> None:
+    first = host.begin(host.splice())
+    pinned = host.pinned()
+    if "link" not in pinned:
+        pytest.skip("a filter does not tell whose it is")
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    try:
+        former = host.find()
+        assert former.is_foreign
+        second = KernelPath.open(16, former=former)
+        assert not former.remove()
+        second.close()
+    finally:
+        syscalls.enter_network_namespace(Path(f"/proc/self/fd/{home}"))
+        os.close(home)
+    assert host.pinned() == pinned
+    host.carry()
+    first.close()
+
+
+def test_pins_of_a_device_that_has_gone_are_read_and_replaced(host: Host) -> None:
+    splice = host.splice()
+    path = host.begin(splice)
+    host.carry()
+    die(path)
+    host.router.close()
+    host.router = Router(host.ip)
+    path = host.begin(splice)
+    assert traffic(splice)[:2] == (1, 3)
+    assert path.standing.survives
+    host.carry()
+    path.close()
+    assert host.pinned() == []
+
+
+def test_a_directory_that_others_may_write_to_is_not_trusted(host: Host) -> None:
+    die(host.begin(host.splice()))
+    host.directory.chmod(0o777)
+    assert host.find().pins.names() == []
+    path = host.begin()
+    assert "others may write" in path.standing.cause
+    path.close()
+
+
+def test_maps_that_are_damaged_cost_their_counts_alone(host: Host) -> None:
+    splice = host.splice()
+    die(host.begin(splice))
+    (host.directory / "v1_1_traffic").unlink()
+    (host.directory / "v1_1_identifications").rename(host.directory / "v1_1_traffic")
+    path, former = host.start()
+    assert former.unreadable == ["v1_1_client_flows", "v1_1_traffic"]
+    assert not path.inherits(splice)
+    path.attach(host.device)
+    former.close()
+    assert [name for name in host.pinned() if "_1_" in name] == []
+    path.close()
+
+
+def test_maps_that_may_not_be_changed_any_more_are_noticed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = host.begin(host.splice())
+    path.check()
+
+    def refuse(*_: object) -> bool:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bpf.Map, "delete", refuse)
+        with pytest.raises(OffloadError, match="without CAP_BPF"):
+            path.check()
+        path.close()  # with nothing left to be done by such calls
+    host.check_left_alone()
+    assert not path.install(host.splice())
+    assert path.sweep(0.0) == ()
+
+
+def test_a_full_table_passes_the_trial(host: Host) -> None:
+    path = KernelPath.open(1)
+    path.sweep(time.monotonic())
+    assert path.install(host.splice())
+    path.check()
+    path.close()
+
+
+def test_another_layout_has_another_number() -> None:
+    """Whoever changes what lies in the maps has to raise the version, and then the digest here."""
+    formats = [each.format for each in (layout._TO_BACKEND, layout._TO_CLIENT, layout.CARRIED, layout.COLLECTED)]
+    told = repr((formats, layout.COLLECTED_AT, layout.IDENTIFICATIONS, sorted(bytecode.MAPS.items()), pins.KEPT))
+    assert (layout.VERSION, hashlib.sha256(told.encode()).hexdigest()[:16]) == (1, "e694e96c86ad2f5a")
