@@ -80,12 +80,36 @@ class WatchedSplice:
         return self._splice.to_client(frame, now)
 
 
+class SharedSplice:
+    """The fast path of a flow that another one carries, too, ahead of the engine: what that one left comes here.
+
+    `refresh` has the record say what was carried there, which was before. Carried over later, it would put older acknowledgment
+    numbers in the place of these.
+    """
+
+    __slots__ = ("_refresh", "_splice")
+
+    def __init__(self, splice: Splice, refresh: Callable[[Splice], None]) -> None:
+        self._splice = splice
+        self._refresh = refresh
+
+    def to_backend(self, frame: Frame, now: float) -> memoryview | None:
+        """As the splice's."""
+        self._refresh(self._splice)
+        return self._splice.to_backend(frame, now)
+
+    def to_client(self, frame: Frame, now: float) -> memoryview | None:
+        """As the splice's."""
+        self._refresh(self._splice)
+        return self._splice.to_client(frame, now)
+
+
 class Flow:
     """One connection of a client, from its first valid ACK to its end.
 
     `from_client` are the endpoints of the client's packets, `from_backend` those of the backend's once one was dialled. Of
     `handshake`, `dial`, `refusal`, `splice` and `delivery` only what the state needs is there. `fast` is what plain packets go
-    through that need no look at all: the splice, or what watches over it; else None. There may be hundreds of thousands, mostly
+    through that need no look at all: the splice, or what stands before it; else None. There may be hundreds of thousands, mostly
     idle: what a spliced one has to remember stands in its splice's record.
     """
 
@@ -118,7 +142,7 @@ class Flow:
         self.refusal: Refusal | None = None
         self.splice: Splice | None = None
         self.delivery: Delivery | None = None
-        self.fast: Splice | WatchedSplice | None = None
+        self.fast: Splice | WatchedSplice | SharedSplice | None = None
         self.hostname: str | None = None
         self.route: Route | None = None
         self.backend: Backend | None = None

@@ -16,7 +16,7 @@ from kracauer.engine.waits import Waits
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Endpoint4, Endpoint6, Event, FlowClosed, PacketDropped
 from kracauer.fast_path import FastPath, NoFastPath
-from kracauer.flows import Flow, FlowTable
+from kracauer.flows import Flow, FlowTable, SharedSplice
 from kracauer.path_mtu import PathMtus
 from kracauer.peek import Protocol
 from kracauer.profile import BackendProfile
@@ -65,6 +65,7 @@ class Context:
         self.config = config
         self.records = records
         self.fast_path: FastPath = NoFastPath() if fast_path is None else fast_path
+        self._refresh_record = self.fast_path.refresh  # bound once for all flows
         self.prefix = config.prefix.network_address.packed[:12]
         self.cookies = CookieJar(secret)
         self.shares = ClientShares(config.limits)
@@ -325,11 +326,12 @@ class Context:
         """Have plain packets of `flow` need no look, as far as may be; those of most flows then do not even come here."""
         flow.take_fast_path()
         splice = flow.splice
-        if splice is not None:
-            if flow.fast is splice:
-                self.fast_path.install(splice)
-            else:
-                self.fast_path.remove(splice)
+        if splice is None:
+            return
+        if flow.fast is not splice:
+            self.fast_path.remove(splice)
+        elif self.fast_path.install(splice):
+            flow.fast = SharedSplice(splice, self._refresh_record)
 
     def slow(self, flow: Flow) -> None:
         """Have every packet of `flow` looked at."""
