@@ -86,14 +86,18 @@ class MemoryPath:
             held = self._by_client.get(bytes(buffer[_V4_KEY]))
             if held is None or not self._has_known_options(frame, PACKET_START + ipv4.MIN_LENGTH):
                 return None
-            held.last_to_backend = now
-            return held.copy.to_backend(frame, now)
+            packet = held.copy.to_backend(frame, now)
+            if packet is not None:
+                held.last_to_backend = now
+            return packet
         if buffer[PACKET_START] >> 4 == 6 and end >= PACKET_START + ipv6.LENGTH + tcp.MIN_LENGTH:
             held = self._by_backend.get(bytes(buffer[_V6_KEY]))
             if held is None or not self._has_known_options(frame, PACKET_START + ipv6.LENGTH):
                 return None
-            held.last_to_client = now
-            return held.copy.to_client(frame, now)
+            packet = held.copy.to_client(frame, now)
+            if packet is not None:
+                held.last_to_client = now
+            return packet
         return None
 
     @staticmethod
