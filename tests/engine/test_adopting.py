@@ -19,7 +19,7 @@ from hellos import bulk, client_hello
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from lives import KINDS, STATES, Step, life_of, steps
-from openings import PLAIN_BACKEND, PLAIN_HANDSHAKE, PLAIN_HELLO, PLAIN_SPLICED, SPLICED
+from openings import PLAIN_BACKEND, PLAIN_HANDSHAKE, PLAIN_HELLO, PLAIN_SPLICED, RELIEVED, SPLICED
 from packets import Packet, parse
 from raw_packets import cut_v4
 from script import EPOCH, Conversation, backend_side, client_side
@@ -605,20 +605,6 @@ def test_a_hello_that_was_long_on_its_way_is_no_new_connection() -> None:
 
 
 # What is known to be lost.
-
-RELIEVED = (
-    PLAIN_HANDSHAKE
-    + """
-    0.02  C> A  c+1  ack=s+1 data=hello[:50]
-    0.03  C> A  c+1  ack=s+1 data=hello[:50]
-          C< A  s+1  ack=c+51 win=639
-          C> PA c+51 ack=s+1 data=hello[50:]
-          B< S  c    win=65535 mss=1440 sackOK ws=7
-    0.04  B> SA b    ack=c+1 win=65535 mss=1440 sackOK ws=7
-          B< PA c+1  ack=b+1 data=hello
-          !! flow_spliced
-"""
-)
 
 
 def test_bytes_that_a_client_was_relieved_of_are_lost_and_both_sides_told() -> None:

@@ -4,6 +4,7 @@ from collections import Counter, deque
 from ipaddress import IPv6Address
 
 import pytest
+from engine_kinds import alone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from probed import Client, Network, probed_config
@@ -13,6 +14,7 @@ from kracauer.engine.balance import Balancer, Choice
 from kracauer.engine.health import Health
 from kracauer.routes import Backend, Balance
 
+pytestmark = alone  # nothing is said to a backend that was chosen
 SECRET = bytes(range(32))
 CLIENTS = [number.to_bytes(4, "big") for number in range(0xC0000200, 0xC0000200 + 4000)]
 BACKENDS = [Backend(IPv6Address(f"2001:db8:1::{number:x}"), 443) for number in range(1, 12)]

@@ -2,12 +2,12 @@
 
 import pytest
 from endpoints import LINK_S, USUAL, Close, End, Fate, Network, Stack
+from engines import make_engine
 from hellos import bulk, client_hello
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from script import EPOCH, SECRET, backend_side, client_side, config
 
-from kracauer.engine import Engine
 from kracauer.events import FlowSpliced
 
 LOST: Fate = ()
@@ -43,7 +43,7 @@ def connect(
     for fate in fates:
         lost += fate == LOST
         bounded.append(USUAL if fate == LOST and lost > MAX_LOST else fate)
-    network = Network(Engine(config(), secret=SECRET, now=EPOCH), [client, backend], bounded, EPOCH)
+    network = Network(make_engine(config(), secret=SECRET, now=EPOCH), [client, backend], bounded, EPOCH)
     network.run(100.0)
     return network, client, backend
 

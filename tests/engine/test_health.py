@@ -1,9 +1,11 @@
 """Which backends are taken for up or down, why, and what that means for the next client."""
 
 import pytest
+from engine_kinds import alone
 from probed import ONE, TWO, Client, Network, probed_config
 
 FIRST, SECOND = "2001:db8:1::2", "2001:db8:1::3"
+pytestmark = alone  # probes are of no flow
 THREE = '"www.example.com" = ["2001:db8:1::2", "2001:db8:1::3", "2001:db8:1::4"]\n'
 UNPROBED = "enabled = false"
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
+from engine_kinds import alone
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from icmp_quotes import error_v6
@@ -14,6 +15,7 @@ from script import EPOCH
 from kracauer.config import parse_config
 from kracauer.events import ProfileLearnt
 
+pytestmark = alone  # probes are of no flow
 MANY = "".join(f'"h{index}.example.com" = "2001:db8:1:{index >> 8:x}::{index & 0xFF:x}2"\n' for index in range(2000))
 
 

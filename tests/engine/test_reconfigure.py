@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pytest
 from endpoints import LINK_S, USUAL, Close, End, Fate, Network, Stack
+from engines import make_engine
 from hellos import bulk, client_hello
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,6 @@ from script import CONFIG, EPOCH, SECRET, Conversation, backend_side, client_sid
 from successors import comparable, fire, take_events
 
 from kracauer.config import Config, parse_config
-from kracauer.engine import Engine
 
 SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
 LISTENERS: Final = {
@@ -392,7 +392,7 @@ def test_what_is_counted_of_clients_is_right_after_a_change(settings: Config) ->
 
 def test_a_thousand_changes_leave_nothing_behind() -> None:
     """Not a byte for each, with a flow in every phase all the while, and backends that are never the same."""
-    engine = Engine(config(), secret=SECRET, now=EPOCH)
+    engine = make_engine(config(), secret=SECRET, now=EPOCH)
     for port, script in ((40001, PLAIN_HANDSHAKE), (40002, PLAIN_HANDSHAKE + PLAIN_HELLO), (40003, PLAIN_SPLICED)):
         sides = {"C": client_side(port=port), "B": backend_side(client_port=port)}
         Conversation(engine=engine, sides=sides).play(script)
@@ -435,7 +435,7 @@ def test_no_connection_is_lost_however_often_the_settings_change(
 ) -> None:
     """Three clients at once, with changes at any moments of their handshakes, on a network that loses and repeats."""
     ends = list(pairs(stacks))
-    network = Network(Engine(config(), secret=SECRET, now=EPOCH), [end for pair in ends for end in pair], fates, EPOCH)
+    network = Network(make_engine(config(), secret=SECRET, now=EPOCH), [end for pair in ends for end in pair], fates, EPOCH)
     for after_s, name in changes:
         network.run(after_s)
         network.engine.reconfigure(CONFIGS[name], network.now)

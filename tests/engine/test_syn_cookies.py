@@ -3,6 +3,7 @@
 import tracemalloc
 
 import pytest
+from engines import make_engine
 from packets import Packet, build, parse_flags
 from script import EPOCH, SECRET, Conversation, Side, backend_side, client_side, config
 
@@ -195,7 +196,7 @@ def test_a_segment_without_ack_of_no_connection_gets_no_answer(talk: Conversatio
 
 def restarted(talk: Conversation, settings: str = "", secret: bytes = SECRET) -> Conversation:
     """The same conversation with another engine, as after a restart."""
-    engine = Engine(config(settings), secret=secret, now=talk.now)
+    engine = make_engine(config(settings), secret=secret, now=talk.now)
     return Conversation(engine=engine, **{key: talk.symbols[key] for key in ("s", "t") if key in talk.symbols})
 
 
@@ -222,7 +223,7 @@ def test_a_handshake_begun_under_a_learnt_scale_completes_after_a_restart(talk: 
               D< SA z    ack=c+1 win=65535 mss=1220 sackOK ts=y:500 ws=9
     """)
     after = Conversation(
-        engine=Engine(config(), secret=SECRET, now=talk.now),
+        engine=make_engine(config(), secret=SECRET, now=talk.now),
         now=talk.now,
         sides={"D": client_side(port=40001), "E": backend_side(client_port=40001)},
         z=talk.symbols["z"],
@@ -261,7 +262,7 @@ def syn_from(number: int) -> bytes:
 
 
 def test_ten_thousand_syns_are_all_answered_and_leave_nothing_behind() -> None:
-    engine, frame = Engine(config(), secret=SECRET, now=EPOCH), Frame()
+    engine, frame = make_engine(config(), secret=SECRET, now=EPOCH), Frame()
     answered = 0
     tracemalloc.start()
     try:
@@ -293,7 +294,7 @@ def flood_with_acks(engine: Engine, numbers: range) -> None:
 
 def test_guessed_cookies_are_bounded_in_what_they_leave_behind() -> None:
     """Strays are remembered, but only 16,384 of them."""
-    engine = Engine(config(), secret=SECRET, now=EPOCH)
+    engine = make_engine(config(), secret=SECRET, now=EPOCH)
     tracemalloc.start()
     try:
         flood_with_acks(engine, range(16_384))

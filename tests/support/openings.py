@@ -34,3 +34,18 @@ PLAIN_BACKEND: Final = """
           !! flow_spliced hostname=www.example.com
 """
 PLAIN_SPLICED: Final = PLAIN_HANDSHAKE + PLAIN_HELLO + PLAIN_BACKEND
+
+# A client that repeats itself has been relieved of the first bytes by the time that its backend takes them.
+RELIEVED: Final = (
+    PLAIN_HANDSHAKE
+    + """
+    0.02  C> A  c+1  ack=s+1 data=hello[:50]
+    0.03  C> A  c+1  ack=s+1 data=hello[:50]
+          C< A  s+1  ack=c+51 win=639
+          C> PA c+51 ack=s+1 data=hello[50:]
+          B< S  c    win=65535 mss=1440 sackOK ws=7
+    0.04  B> SA b    ack=c+1 win=65535 mss=1440 sackOK ws=7
+          B< PA c+1  ack=b+1 data=hello
+          !! flow_spliced
+"""
+)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final
 
+from engines import make_engine
 from hellos import bulk, client_hello
 from packets import Packet, build, flag_letters, parse, parse_flags
 
@@ -111,7 +112,7 @@ class Conversation:
     ) -> None:
         self.start = self.now = now
         settings = config(settings) if isinstance(settings, str) else settings
-        self.engine = Engine(settings, secret=SECRET, now=now) if engine is None else engine
+        self.engine = make_engine(settings, secret=SECRET, now=now) if engine is None else engine
         self.sides = {
             "C": client_side(),
             "B": backend_side(),

@@ -3,11 +3,11 @@
 import functools
 from dataclasses import dataclass, field
 
+from engines import collect, make_engine
 from packets import sum_words
 from script import EPOCH, SECRET, Conversation, Side, config
 
 from kracauer.config import Config
-from kracauer.engine import Engine
 from kracauer.tcp.record import PAGE_BYTES, RECORD_BYTES, Records
 
 _SYN, _ACK = 0x02, 0x10
@@ -41,7 +41,7 @@ def first_life(settings: Config | str = "", *, sides: dict[str, Side] | None = N
     """An engine that nobody was before."""
     pages: list[bytearray] = []
     settings = _parsed(settings) if isinstance(settings, str) else settings
-    engine = Engine(settings, secret=SECRET, now=EPOCH, records=_records(pages))
+    engine = make_engine(settings, secret=SECRET, now=EPOCH, records=_records(pages))
     talk = Conversation(engine=engine, sides=sides)
     talk.symbols |= symbols
     return Life(talk, pages)
@@ -52,6 +52,7 @@ def next_life(life: Life, settings: Config | str = "", *, after_s: float = 0.0, 
 
     The peers, who have died of nothing, go on with the numbers they know.
     """
+    collect(life.talk.engine)
     copies = [bytearray(page) for page in (life.pages if pages is None else pages)]
     heir = Life(Conversation(engine=life.talk.engine, now=life.talk.start, sides=life.talk.sides), copies)
     heir.talk.symbols = dict(life.talk.symbols)
@@ -63,7 +64,7 @@ def next_life(life: Life, settings: Config | str = "", *, after_s: float = 0.0, 
 def take_over(life: Life, settings: Config | str = "") -> None:
     """Put another engine over the pages of `life`, and have it adopt what they hold."""
     settings = _parsed(settings) if isinstance(settings, str) else settings
-    life.talk.engine = Engine(settings, secret=SECRET, now=life.talk.now, records=_records(life.pages))
+    life.talk.engine = make_engine(settings, secret=SECRET, now=life.talk.now, records=_records(life.pages))
     life.adopted, life.discarded = life.talk.engine.adopt(life.talk.now)
 
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address
 from typing import Final
 
+from engines import make_engine
 from hellos import client_hello
 from packets import Packet, build, parse, parse_flags
 from script import EPOCH, SECRET, backend_side, client_side
 
 from kracauer.config import Config
-from kracauer.engine import Engine
 from kracauer.events import Event, PacketDropped
 from kracauer.wire.buffer import Frame
 
@@ -24,7 +24,7 @@ class House:
     """An engine with its clock, and what it has dropped."""
 
     def __init__(self, config: Config) -> None:
-        self.engine = Engine(config, secret=SECRET, now=EPOCH)
+        self.engine = make_engine(config, secret=SECRET, now=EPOCH)
         self.now = EPOCH
         self.drops: Counter[str] = Counter()
         self.details: list[str | None] = []
