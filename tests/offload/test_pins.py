@@ -17,7 +17,7 @@ from splice_twin import Deltas
 from two_devices import Router
 
 from kracauer.lab import syscalls
-from kracauer.offload import bpf, bytecode, layout, pins
+from kracauer.offload import attachment, bpf, bytecode, layout, pins
 from kracauer.offload.bpf import OffloadError
 from kracauer.offload.kernel import KernelPath
 from kracauer.offload.pins import Former
@@ -118,6 +118,10 @@ def client_packet() -> bytes:
 def backend_packet() -> bytes:
     header = HEADER._replace(src_port=PLAIN.backend_port, dst_port=CLIENT_PORT)
     return twin.build_v6(PLAIN.backend, PLAIN.mapped, 0, 64, NO_OFFLOAD, header, b"abcde")[1]
+
+
+def refuse(*_: object) -> Any:
+    raise PermissionError(errno.EPERM, "Operation not permitted")
 
 
 def die(path: KernelPath) -> None:
@@ -226,8 +230,8 @@ def test_an_entry_of_another_flow_with_the_same_key_is_nobodys(host: Host) -> No
 def test_a_process_that_dies_while_it_takes_over_costs_nothing(
     host: Host, monkeypatch: pytest.MonkeyPatch, is_swapped: bool
 ) -> None:
-    splice = host.splice()
-    die(host.begin(splice))
+    splice, other = host.splice(), host.splice(replace(PLAIN, client=bytes((192, 0, 2, 99))))
+    die(host.begin(splice, other))
     host.carry()
     path, former = host.start()
     assert path.install(splice)
@@ -245,6 +249,7 @@ def test_a_process_that_dies_while_it_takes_over_costs_nothing(
     assert len([name for name in host.pinned() if name.startswith("v")]) == 6
     path, former = host.start()
     assert path.inherits(splice)
+    assert not path.inherits(other)  # which the later one may have left alone, and answered a SYN
     assert traffic(splice)[:2] == (3, 9)
     path.attach(host.device)
     former.close()
@@ -285,10 +290,6 @@ def test_without_a_bpffs_it_says_so_and_ends_with_the_process(host: Host, tmp_pa
 def test_what_can_be_pinned_no_more_leaves_no_pin_of_before(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     splice = host.splice()
     die(host.begin(splice))
-
-    def refuse(*_: object) -> None:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
     monkeypatch.setattr(bpf, "pin", refuse)
     path = host.begin(splice)
     assert (path.standing.survives, host.pinned()) == (False, [])
@@ -359,10 +360,6 @@ def test_maps_that_are_damaged_cost_their_counts_alone(host: Host) -> None:
 def test_maps_that_may_not_be_changed_any_more_are_noticed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     path = host.begin(host.splice())
     path.check()
-
-    def refuse(*_: object) -> bool:
-        raise PermissionError(errno.EPERM, "Operation not permitted")
-
     with monkeypatch.context() as patch:
         patch.setattr(bpf.Map, "delete", refuse)
         with pytest.raises(OffloadError, match="without CAP_BPF"):
@@ -371,6 +368,16 @@ def test_maps_that_may_not_be_changed_any_more_are_noticed(host: Host, monkeypat
     host.check_left_alone()
     assert not path.install(host.splice())
     assert path.sweep(0.0) == ()
+
+
+def test_what_cannot_be_taken_off_the_device_takes_nothing_at_least(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = host.begin(host.splice())
+    with monkeypatch.context() as patch:  # without CAP_NET_ADMIN, which a service on a device that is not its own gives up
+        patch.setattr(attachment, "remove_filter", bool)
+        patch.setattr(bpf, "detach_link", refuse)
+        path.close()
+    host.check_left_alone()
+    host.find().remove()
 
 
 def test_a_full_table_passes_the_trial(host: Host) -> None:
