@@ -95,7 +95,7 @@ class Offload:
         except OffloadError as error:
             if self._wanted == REQUIRE:
                 raise
-            self._give_up("offload_unusable", error)
+            self._give_up("offload_unavailable", error)
 
     def keep(self) -> None:
         """Have the records tell all, and leave flows in the kernel to the next process where that can be."""
