@@ -23,8 +23,11 @@ from kracauer.cli import main
 from kracauer.config import Config, parse_config, parse_document
 from kracauer.daemon.counters import Counters
 from kracauer.daemon.flow_file import HEADER_BYTES
+from kracauer.daemon.offloading import MAX_FLOWS
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Event, FailureReason, ProfileLearnt, RefusalReason
+from kracauer.offload import layout
+from kracauer.offload.collecting import LEASE_S
 from kracauer.profile import BackendProfile
 from kracauer.tcp import record
 from kracauer.tcp.state import State
@@ -375,6 +378,22 @@ def test_the_table_of_a_records_bytes_is_complete_and_its_numbers_are_those_of_t
         f"The records have a version, now {record.VERSION},",
     ):
         assert shown in " ".join(page.split())
+
+
+def test_the_numbers_of_the_fast_path_are_those_of_the_code() -> None:
+    how_to, explanation, departures = (
+        " ".join(PAGES[f"docs/{page}.md"].split())
+        for page in ("how-to/kernel-fast-path", "explanation/the-fast-path", "explanation/design-departures")
+    )
+    assert LEASE_S == 600
+    assert "for ten minutes at most" in how_to
+    assert "moves ten minutes ahead" in explanation
+    assert "ten minutes into the future" in departures
+    assert f"beyond {MAX_FLOWS:,} at once" in how_to
+    assert f"{layout.TRAFFIC_BYTES} bytes for its counters" in how_to
+    assert f"{layout.TRAFFIC_BYTES} bytes in an array" in explanation
+    assert f"one of {layout.IDENTIFICATIONS:,} counters" in explanation
+    assert f"in {layout.IDENTIFICATIONS:,} counters" in departures
 
 
 @pytest.fixture
