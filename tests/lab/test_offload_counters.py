@@ -13,7 +13,7 @@ from fast_lane import skip_without_fast_path
 
 from kracauer.lab import configuration, content
 from kracauer.lab.namespaces import python_module
-from kracauer.lab.topology import ORIGIN_1, SERVICE, Lab, Topology
+from kracauer.lab.topology import DAEMON_READY, ORIGIN_1, SERVICE, Lab, Topology
 from kracauer.lab.transfers import connect, download, upload
 
 pytestmark = pytest.mark.lab
@@ -147,6 +147,24 @@ def test_where_it_is_off_nothing_is_carried_and_the_status_says_so(open_lab: Ope
     assert "carried" not in shown["counters"]
     assert shown["counters"]["packets_read"] > 100
     assert [event for event in (lab.daemon.events if lab.daemon else []) if "offload_" in event["event"]] == []
+
+
+def test_a_recording_has_everything_because_nothing_is_carried_meanwhile(open_lab: Open) -> None:
+    lab = open_lab()
+    assert lab.daemon is not None
+    assert lab.daemon.stop() == 0
+    recording = lab.directory / "all.pcapng"
+    command = python_module("kracauer", "run", "-c", lab.directory / "kracauer-config.toml", "--record", recording)
+    lab.daemon = lab.start("recording", lab.router, command, {"RUNTIME_DIRECTORY": str(lab.directory / "run")})
+    lab.daemon.wait_for(DAEMON_READY)
+    with downloaded(lab, LENGTH):
+        shown = status(lab)
+    assert lab.daemon.stop() == 0
+
+    assert (shown["offload"]["wanted"], shown["offload"]["hook"]) == ("auto", None)
+    assert "packets are recorded" in shown["offload"]["cause"]
+    assert "carried" not in shown["counters"]
+    assert recording.stat().st_size > 2 * LENGTH  # once in either family
 
 
 def test_connections_come_and_go_in_the_kernel_after_all_but_one_capability_were_given_up(open_lab: Open) -> None:
