@@ -79,7 +79,7 @@ class Context:
         self.backend_resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
         self.strays = Strays()
         self.dialled_before_until = 0.0  # until when a SYN-ACK may be the answer to an earlier process
-        self.identifications = Identifications(int(now * 1000), ALL if fast_path is None else LOWER_HALF)
+        self.identifications = Identifications(int(now * 1000), ALL if isinstance(self.fast_path, NoFastPath) else LOWER_HALF)
         self.path_mtus = PathMtus()
         # One a family: a flood of fragments on one side costs the other nothing.
         self.reassembler_v4 = Reassembler()
