@@ -77,6 +77,9 @@ class MemoryPath:
     def __len__(self) -> int:
         return len(self._installed)
 
+    def __contains__(self, splice: Splice) -> bool:
+        return splice in self._installed
+
     def receive(self, frame: Frame, now: float) -> memoryview | None:
         """What becomes of the packet in `frame`; None, with the frame untouched, where it is the engine's."""
         if now >= self._leased_until:

@@ -6,23 +6,30 @@ The identification of IPv4 packets is another by design: the fast path has one h
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import pytest
 from engine_kinds import alone
 from engines import EngineBehind, behind_fast_path, collect
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lives import KINDS, STATES, Step, life_of, packets
-from openings import RELIEVED
+from openings import PLAIN_SPLICED, RELIEVED
 from packets import Packet, build, parse, parse_flags, sum_words
-from script import CONFIG, Conversation, client_side, config
-from successors import Life, first_life, next_life
+from raw_packets import icmp_v6
+from script import CONFIG, EPOCH, SECRET, Conversation, config
+from successors import Life, first_life, next_life, take_over
 
 from kracauer.config import parse_config
+from kracauer.engine import Engine
+from kracauer.fast_path import FastPath, NoFastPath
+from kracauer.offload.memory import MemoryPath
+from kracauer.tcp.cookie import LIFETIME_S
 from kracauer.tcp.record import RECORD_BYTES
+from kracauer.tcp.splice import Splice
+from kracauer.wire.buffer import Frame
 
-pytestmark = alone  # each test has both by itself
+pytestmark = alone  # both are in each test
 SLOW = settings(deadline=None, suppress_health_check=list(HealthCheck))
 FINAL_S: Final = 30_000.0
-SECOND: Final = client_side("198.51.100.1", 443)
 RELOADS: Final = (
     config("[timeouts]\nbelow_rfc_floors = true\nestablished_idle_s = 600\ntransitory_s = 30\n"),
     config("[limits]\nflows = 1\n"),
@@ -123,13 +130,38 @@ class Twins:
         for one, other in zip(self.plain.pages, self.fast.pages, strict=True):
             assert images(one) == images(other)
 
-    def restart(self) -> None:
-        """Have both die, and others come after them."""
+    def restart(self, *, is_kept: bool) -> None:
+        """Have both die, and others come after them; the fast path, too, or it `is_kept`: taken over by the next one."""
         self.plain = next_life(self.plain)
-        with behind_fast_path():
+        with behind_fast_path(self.engine if is_kept else None):
             self.fast = next_life(self.fast)
         assert (self.plain.adopted, self.plain.discarded) == (self.fast.adopted, self.fast.discarded)
         self.wait(0.0)
+
+    def hand_over(self, pieces: list[tuple[bytes, bytes]]) -> None:
+        """As `restart` with a fast path that is kept, and packets that come while the flows are being taken up."""
+        former = self.engine
+        collect(former)
+        take_over(self.plain)
+        with behind_fast_path(former):
+            take_over(self.fast)
+        assert (self.plain.adopted, self.plain.discarded) == (self.fast.adopted, self.fast.discarded)
+        taken, left = [], []
+        for vnet, packet in pieces:
+            translated = former.path.receive(Frame(packet, vnet), self.fast.talk.now)
+            if translated is None:
+                left.append((vnet, packet))
+            else:
+                taken.append((vnet, packet, bytes(translated)))
+        # From here on the next one's is before the device, and what the former one has carried meanwhile is asked for again.
+        former.path.close()
+        assert self.fast.talk.engine.next_deadline() == self.plain.talk.engine.next_deadline()
+        for vnet, packet, said in taken:
+            (answer,) = self.plain.talk.exchange(packet, vnet)
+            assert comparable(answer) == comparable(said)
+        self.wait(0.0)
+        for vnet, packet in left:
+            self.exchange(packet, vnet)
 
     def reload(self, number: int) -> None:
         """Have both go by other settings."""
@@ -210,7 +242,8 @@ def moves(draw: st.DrawFn, talk: Conversation) -> Step | tuple[str, int]:
     """What may happen next."""
     delays = st.sampled_from((0.05, 1.0, 31.0, 119.0, 121.0, 240.2, 601.0, 1860.1, 4000.0, 7440.1))
     rest = st.tuples(
-        st.sampled_from(("sweep", "look", "restart", "reload", "knock", "knock", "guess", "come in")), st.integers(0, 3)
+        st.sampled_from(("sweep", "look", "restart", "restart", "hand over", "reload", "knock", "knock", "guess", "come in")),
+        st.integers(0, 3),
     )
     plain = plain_packets(talk)
     found: Step | tuple[str, int] = draw(st.one_of(plain, plain, plain, packets(talk), packets(talk), delays, rest))
@@ -241,8 +274,10 @@ def test_an_engine_behind_a_fast_path_does_what_it_does_alone(
                 twins.engine.sweep(twins.fast.talk.now)
             case ("look", _):
                 twins.look()
-            case ("restart", _):
-                twins.restart()
+            case ("restart", number):
+                twins.restart(is_kept=bool(number))
+            case ("hand over", _):
+                twins.hand_over(data.draw(plain_packets(twins.plain.talk) | packets(twins.plain.talk)))
             case ("reload", int(number)) if not extra:
                 twins.reload(number)
             case ("knock", int(number)):
@@ -256,3 +291,202 @@ def test_an_engine_behind_a_fast_path_does_what_it_does_alone(
         twins.abort()
     twins.wait(FINAL_S)
     assert len(twins.engine.flows) == len(twins.engine.path) == 0
+
+
+# What the other tests would not notice: that nothing comes to the engine in vain, and that nobody makes it come.
+
+TALK: Final = (
+    "C> PA c+1+H ack=s+301 data=bulk(50)",
+    "B> PA b+301 ack=c+51+H data=bulk(100)",
+    "C> A c+51+H ack=s+401",
+)
+# What both ends expect next then, as it is shown: H is 76.
+TO_BACKEND, TO_CLIENT = "c+127", "s+401"
+
+
+class CountingPath(MemoryPath):
+    """Counts what a kernel would be asked for."""
+
+    def __init__(self, capacity: int = 64) -> None:
+        super().__init__(capacity)
+        self.installed = self.removed = 0
+
+    def install(self, splice: Splice) -> bool:
+        before = len(self)
+        has_room = super().install(splice)
+        self.installed += len(self) - before
+        return has_room
+
+    def remove(self, splice: Splice) -> None:
+        before = len(self)
+        super().remove(splice)
+        self.removed += before - len(self)
+
+
+def behind(path: FastPath) -> Conversation:
+    """A spliced flow of an engine that has this fast path, which nothing is given to."""
+    path.sweep(EPOCH)
+    return Conversation(engine=Engine(config(), secret=SECRET, now=EPOCH, fast_path=path)).play(PLAIN_SPLICED)
+
+
+def test_a_flow_is_the_fast_paths_from_its_splice_to_its_first_reset() -> None:
+    twins = Twins.begin("plain")
+    before = twins.engine.taken
+    for line in TALK:
+        assert len(twins.say(line)) == 1
+    assert twins.engine.taken == before + len(TALK)
+    twins.say("C> FA c+51+H ack=s+401")
+    assert len(twins.engine.path) == 1
+    twins.say("B> R b+401")
+    assert len(twins.engine.path) == 0
+    twins.say("B> A b+401 ack=c+52+H")  # so it was forged
+    assert len(twins.engine.path) == 1
+
+
+@pytest.mark.parametrize("state", ["established", "client_fin", "backend_fin", "both_fin"])
+def test_a_flow_leaves_the_fast_path_before_a_syn_on_its_ports_is_answered(state: str) -> None:
+    """What it took after that would be the new connection's, in the old one's numbers."""
+    twins = Twins.begin("plain", state)
+    assert len(twins.engine.path) == 1
+    path = twins.engine.path
+    twins.knock(0x7700_0000)
+    assert len(path) == 0
+    before = twins.engine.taken
+    twins.say("C> A c+1+H ack=s+301")
+    assert twins.engine.taken == before
+    twins.come_in(is_right=True)
+    assert len(path) == 1
+    before = twins.engine.taken
+    twins.say("C> PA c+1+H ack=s+1 data=bulk(10)")
+    assert twins.engine.taken == before + 1
+
+
+def test_a_syn_of_the_flows_own_number_is_an_old_one() -> None:
+    twins = Twins.begin("plain")
+    twins.knock(twins.plain.talk.symbols["c"])
+    assert len(twins.engine.path) == 1
+
+
+@pytest.mark.parametrize("forged", [1, 50])
+def test_a_flow_comes_back_to_the_fast_path_once_a_syn_is_too_old(forged: int) -> None:
+    twins = Twins.begin("plain")
+    for number in range(forged):
+        twins.knock(0x7700_0000 + number)
+    twins.wait(LIFETIME_S - 1)
+    twins.say(TALK[0])
+    assert len(twins.engine.path) == 0
+    twins.wait(1.1)
+    twins.say(TALK[0])
+    assert len(twins.engine.path) == 1
+    before = twins.engine.taken
+    for line in TALK:
+        twins.say(line)
+    assert twins.engine.taken == before + len(TALK)
+
+
+def test_a_thousand_forged_syns_cost_the_fast_path_no_more_than_one() -> None:
+    path = CountingPath()
+    talk = behind(path)
+    for number in range(1000):
+        talk.exchange(segment(talk, "S", 0x7700_0000 + number, 0))
+    assert (path.installed, path.removed) == (1, 1)
+    talk.exchange(talk.bytes_of("C> A c+1+H ack=s+1"))
+    assert (path.installed, path.removed) == (1, 1)
+
+
+def test_who_guesses_as_well_has_the_fast_path_told_a_few_times_and_no_more() -> None:
+    """Sixteen wrong ACKs end what is believed of a SYN, and sixty-four of all that come within a cookie's life."""
+    path = CountingPath()
+    talk = behind(path)
+    for number in range(1000):
+        talk.exchange(segment(talk, "S", number * 999, 0))
+        for guess in range(17):
+            talk.exchange(segment(talk, "A", number * 999 + 1, guess))
+    assert (path.installed, path.removed) == (5, 4)
+    assert len(path) == 1
+
+
+def test_a_flow_that_the_fast_path_has_no_room_for_is_the_engines_as_ever() -> None:
+    path = CountingPath(0)
+    talk = behind(path)
+    (flow,) = talk.engine.flows
+    assert flow.fast is flow.splice is not None
+    assert path.refused == {"ENOSPC": 1}
+
+
+def test_a_flow_without_a_fast_path_before_the_engine_costs_no_look_more() -> None:
+    (flow,) = behind(NoFastPath()).engine.flows
+    assert flow.fast is flow.splice is not None
+
+
+@pytest.mark.parametrize(("path", "highest"), [(None, 0xFFFF), (NoFastPath(), 0xFFFF), (MemoryPath(), 0x7FFF)])
+def test_half_of_the_identifications_are_left_to_a_fast_path_where_there_is_one(path: FastPath | None, highest: int) -> None:
+    engine = Engine(config(), secret=SECRET, now=EPOCH, fast_path=path)
+    numbers = {engine._context.identifications.take() for _ in range(0x10000)}
+    assert max(numbers) == highest
+
+
+def test_a_fast_path_that_is_given_up_leaves_the_flows_to_the_engine() -> None:
+    """As where it turns out that it cannot be told anything any more."""
+    twins = Twins.begin("plain")
+    for line in TALK:
+        twins.say(line)
+    twins.engine.path.close()
+    twins.look()
+    before = twins.engine.taken
+    for line in TALK:
+        twins.say(line)
+    assert twins.engine.taken == before
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_both_ends_are_reset_in_the_numbers_that_the_fast_path_has_seen_last(kind: str) -> None:
+    twins = talked(kind)
+    assert [line.split()[:3] for line in twins.abort()] == [["B<", "R", TO_BACKEND], ["C<", "R", TO_CLIENT]]
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_both_ends_are_asked_in_the_numbers_that_the_fast_path_has_seen_last(kind: str) -> None:
+    """And only when they have been silent for long enough since then."""
+    twins = talked(kind, after_s=3000.0)
+    assert twins.wait(7440.0 - 0.1) == []
+    told = [line.split()[:3] for line in twins.wait(0.3)]
+    assert [line for number, line in enumerate(told) if line not in told[:number]] == [
+        ["B<", "A", "c+126"],
+        ["C<", "A", "s+400"],
+    ]
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_a_backend_is_told_that_its_client_begins_anew_in_the_number_that_the_fast_path_has_seen_last(kind: str) -> None:
+    twins = talked(kind)
+    twins.knock(0x7700_0000)
+    talk, symbols = twins.plain.talk, twins.handshakes
+    told = twins.exchange(segment(talk, "A", symbols["c"] + 1, symbols["s"] + 1))
+    assert [talk.render(parse(data)).split()[:3] for data in told] == [["B<", "R", TO_BACKEND]]
+
+
+@pytest.mark.parametrize("seq", [0, 1, 1 << 20])
+def test_a_fin_is_believed_by_what_the_fast_path_has_seen_last(seq: int) -> None:
+    twins = talked("plain")
+    twins.say(f"C> FA c+51+H+{seq} ack=s+401")
+    assert [str(state) for _, state in twins.states(twins.fast.talk)] == ["client_fin"]
+
+
+def test_an_mtu_is_believed_by_what_the_fast_path_has_seen_last() -> None:
+    """The quoted segment lies in the window as it is now, and not in that of the splice."""
+    twins = Twins.begin("plain")
+    twins.say("B> A b+301 ack=c+1+H+0x200000")
+    packet = twins.plain.talk.bytes_of("C> PA c+1+H+0x200000 ack=s+301 data=bulk(1400)")
+    (sent,) = twins.exchange(packet)
+    assert len(twins.exchange(icmp_v6(twins.plain.talk.sides["B"], 2, 0, 1300, sent[10:]))) == 1
+    assert twins.engine._context.path_mtus.get(twins.plain.talk.sides["B"].src, twins.fast.talk.now) == 1300
+
+
+def talked(kind: str, after_s: float = 0.0) -> Twins:
+    """Twins whose ends have said something to each other after that time."""
+    twins = Twins.begin(kind)
+    twins.wait(after_s)
+    for line in TALK:
+        assert len(twins.say(line)) == 1
+    return twins

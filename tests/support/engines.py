@@ -1,7 +1,8 @@
 """Engines as tests make them: alone, or behind a fast path, as the daemon's stands behind the one in the kernel."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 from kracauer.config import Config
@@ -9,21 +10,51 @@ from kracauer.engine import Engine
 from kracauer.offload.collecting import LEASE_S
 from kracauer.offload.memory import MemoryPath
 from kracauer.tcp.record import Records
+from kracauer.tcp.splice import Splice
 from kracauer.wire.buffer import Buffer, Frame
 
 # As seldom as the lease allows: records that are brought up to date for no other reason hide who forgets to.
 SWEEP_EVERY_S: Final = LEASE_S - 1
 
 
-class EngineBehind(Engine):
-    """An engine that gets what a fast path in memory leaves it; for whoever puts packets in it is like any other one."""
+class HeirPath(MemoryPath):
+    """A fast path that comes after another one, whose flows have been its own to the end."""
 
-    def __init__(self, config: Config, *, secret: bytes, now: float, records: Records | None = None) -> None:
-        self.path = MemoryPath(1 << 20)
+    def __init__(self, capacity: int, held: frozenset[bytes]) -> None:
+        super().__init__(capacity)
+        self._held = held
+
+    def inherits(self, splice: Splice) -> bool:
+        """As the contract has it."""
+        return _ends(splice) in self._held
+
+
+class EngineBehind(Engine):
+    """An engine that gets what a fast path in memory leaves it; for whoever puts packets in it is like any other one.
+
+    `former` is one that has died, and whose fast path has not.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        secret: bytes,
+        now: float,
+        records: Records | None = None,
+        former: "EngineBehind | None" = None,
+    ) -> None:
+        self.path = HeirPath(1 << 20, frozenset() if former is None else former.installed)
         self.taken = 0
         self._swept_at = now
         self.path.sweep(now)
         super().__init__(config, secret=secret, now=now, records=records, fast_path=self.path)
+
+    @property
+    def installed(self) -> frozenset[bytes]:
+        """What tells the flows apart whose packets the fast path takes."""
+        splices = (flow.splice for flow in self.flows)
+        return frozenset(_ends(splice) for splice in splices if splice is not None and splice in self.path)
 
     def receive(self, frame: Frame, now: float) -> Sequence[Buffer]:
         """What comes of the packet in `frame`, whoever makes it."""
@@ -41,27 +72,33 @@ class EngineBehind(Engine):
         self.path.sweep(now)
 
 
-_kind: type[Engine] = Engine
+_make: Callable[..., Engine] = Engine
 
 
 @contextmanager
-def behind_fast_path() -> Iterator[None]:
-    """Have the engines that are made meanwhile stand behind a fast path."""
-    global _kind  # noqa: PLW0603 - what all the helpers make goes by it
-    former, _kind = _kind, EngineBehind
+def behind_fast_path(former: Engine | None = None) -> Iterator[None]:
+    """Have the engines that are made meanwhile stand behind a fast path, which comes after that of `former` if it had one."""
+    global _make  # noqa: PLW0603 - what all the helpers make goes by it
+    before, _make = _make, partial(EngineBehind, former=former if isinstance(former, EngineBehind) else None)
     try:
         yield
     finally:
-        _kind = former
+        _make = before
 
 
 def make_engine(config: Config, *, secret: bytes, now: float, records: Records | None = None) -> Engine:
     """An engine of the kind that is wanted now."""
-    return _kind(config, secret=secret, now=now, records=records)
+    return _make(config, secret=secret, now=now, records=records)
 
 
 def collect(engine: Engine) -> None:
     """Have the records of `engine` say all that has passed: what whoever comes after a dead one does first."""
     if isinstance(engine, EngineBehind):
-        for splice in [flow.splice for flow in engine.flows if flow.splice is not None]:
-            engine.path.refresh(splice)
+        for flow in engine.flows:
+            if flow.splice is not None:
+                engine.path.refresh(flow.splice)
+
+
+def _ends(splice: Splice) -> bytes:
+    constants = splice.constants
+    return constants.v4_addresses + bytes(divmod(constants.client_port, 256)) + bytes(divmod(constants.service_port, 256))
