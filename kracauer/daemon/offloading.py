@@ -58,7 +58,7 @@ class Offload:
             except OffloadError as error:
                 if self._wanted == REQUIRE:
                     raise
-                self.path = NoFastPath(self._report("offload_unavailable", error))
+                self.path = NoFastPath(self._report(error))
                 self._remove_former(error.cause)
 
     def attach(self, records: Records) -> None:
@@ -72,7 +72,7 @@ class Offload:
         except OffloadError as error:
             if self._wanted == REQUIRE:
                 raise
-            self._give_up("offload_unavailable", error)
+            self._give_up(error)
             self._remove_former(error.cause)
             return
         former.collect(records)  # what was carried while we took up the flows
@@ -95,7 +95,7 @@ class Offload:
         except OffloadError as error:
             if self._wanted == REQUIRE:
                 raise
-            self._give_up("offload_unavailable", error)
+            self._give_up(error)
 
     def keep(self) -> None:
         """Have the records tell all, and leave flows in the kernel to the next process where that can be."""
@@ -111,14 +111,14 @@ class Offload:
             self._former.close()
         remove_offload(self._device)
 
-    def _give_up(self, event: str, error: OffloadError) -> None:
+    def _give_up(self, error: OffloadError) -> None:
         assert self._kernel is not None
         self._kernel.close()
-        self._kernel.standing = self._report(event, error)
+        self._kernel.standing = self._report(error)
         self._kernel = None
 
-    def _report(self, event: str, error: OffloadError) -> Standing:
-        self._log.info(event, device=self._device, cause=error.cause, remedy=error.remedy)
+    def _report(self, error: OffloadError) -> Standing:
+        self._log.info("offload_unavailable", device=self._device, cause=error.cause, remedy=error.remedy)
         return Standing(cause=error.cause, remedy=error.remedy)
 
     def _remove_former(self, cause: str) -> None:

@@ -52,35 +52,35 @@ def render(*, is_offloaded: bool) -> str:
     return configuration.render(HOSTS, limits={"flows": 1_000_000}, network=network)
 
 
-CONFIG: Final = render(is_offloaded=False)
+WAYS: Final = {"through the process": render(is_offloaded=False), "in the kernel": render(is_offloaded=True)}
 
 
-def kill(lab: Lab) -> None:
+def kill(lab: Lab, config: str) -> None:
     """Kill the daemon, and start the next one at once."""
     assert lab.daemon is not None
     lab.daemon.kill()
-    lab.start_daemon(CONFIG)
+    lab.start_daemon(config)
 
 
-def stop(lab: Lab) -> None:
+def stop(lab: Lab, config: str) -> None:
     """Stop the daemon, and start the next one when it has ended."""
     assert lab.daemon is not None
     lab.daemon.stop()
-    lab.start_daemon(CONFIG)
+    lab.start_daemon(config)
 
 
-def reload(lab: Lab) -> None:
+def reload(lab: Lab, _config: str) -> None:
     """Have the daemon read its configuration anew."""
     assert lab.daemon is not None
     lab.daemon.send_signal(signal.SIGHUP)
     lab.daemon.wait_for('"reloaded"')
 
 
-def leave(_lab: Lab) -> None:
+def leave(_lab: Lab, _config: str) -> None:
     """Do nothing."""
 
 
-ACTS: Final[Mapping[str, Callable[[Lab], None]]] = {
+ACTS: Final[Mapping[str, Callable[[Lab, str], None]]] = {
     "nothing": leave,
     "reload": reload,
     "SIGTERM, start": stop,
@@ -88,12 +88,12 @@ ACTS: Final[Mapping[str, Callable[[Lab], None]]] = {
 }
 
 
-def measure(lab: Lab, act: Callable[[Lab], None], connections: int) -> tuple[Outcome, float]:
+def measure(lab: Lab, act: Callable[[Lab, str], None], config: str, connections: int) -> tuple[Outcome, float]:
     """Do it under load; returns what became of the connections, and how long it took."""
     process = endurance.launch(lab, NAMES, connections, pace=PACE)
     time.sleep(SETTLE_S)
     began = time.monotonic()
-    act(lab)
+    act(lab, config)
     took_s = time.monotonic() - began
     time.sleep(SETTLE_S)
     return endurance.outcome(process), took_s
@@ -181,12 +181,18 @@ def main() -> None:
     with Lab() as lab:
         lab.start_origin("origin1")
         lab.start_origin("origin2")
-        lab.start_daemon(CONFIG)
-        rows = [(name, *measure(lab, act, options.connections)) for name, act in ACTS.items() if options.connections]
+        rows: dict[str, list[tuple[str, Outcome, float]]] = {way: [] for way in WAYS}
+        for way, config in WAYS.items():
+            lab.start_daemon(config)
+            for name, act in ACTS.items() if options.connections else ():
+                rows[way].append((name, *measure(lab, act, config, options.connections)))
+            assert lab.daemon is not None
+            lab.daemon.stop()
         adoptions = [adopt(lab, count, is_offloaded=way) for count in options.flows for way in (False, True)]
     print(f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()};", end=" ")
     print(f"{options.connections} connections, {PACE.pieces} pieces a second on each; milliseconds")
-    print(render_pauses(rows))
+    for way, measured in rows.items():
+        print(f"\n{way}\n{render_pauses(measured)}")
     print(f"\n{'flows':>8}{'in kernel':>10}{'adopted':>10}{'µs each':>10}{'ready':>10}")
     print("\n".join(adoptions))
 

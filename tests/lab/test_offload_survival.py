@@ -2,6 +2,7 @@
 
 import hashlib
 import http.client
+import json
 import signal
 import socket
 import struct
@@ -55,6 +56,14 @@ class Site:
         stopped: dict[str, Any] = self.events("stopped")[0]
         assert stopped["internal_errors"] == 0, self.lab.daemon.log
         return stopped
+
+    def states(self) -> dict[str, int]:
+        """How many flows the daemon has in each state."""
+        config = self.lab.directory / "kracauer-config.toml"
+        environment = {"RUNTIME_DIRECTORY": str(self.lab.directory / "run")}
+        result = self.lab.router.run(python_module("kracauer", "status", "--json", "-c", config), env=environment)
+        states: dict[str, int] = json.loads(result.stdout)["flows"]
+        return states
 
     def forget(self) -> subprocess.CompletedProcess[bytes]:
         config = self.lab.directory / "kracauer-config.toml"
@@ -261,6 +270,25 @@ def test_a_port_that_is_used_again_after_the_daemon_has_died_finds_no_trace(buil
     site.start("require")
     assert site.events("flows_adopted")[0]["flows"] == 1
     assert [visit(40001, is_reset=False) for _ in range(1)] == [content.digest(MIB)]
+
+
+def test_an_end_that_is_said_while_nobody_listens_is_said_again(build: Callable[..., Site]) -> None:
+    site = build()
+    site.start("require")
+    with connect(site.lab.client, SERVICE, NAME) as connection:
+        connection.sendall(f"GET / HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode("ascii"))
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        response.read()
+        assert site.lab.daemon is not None
+        site.lab.daemon.kill()
+        connection.shutdown(socket.SHUT_WR)
+        site.start("require")
+        assert connection.recv(1) == b""  # the origin has heard it, and closed as well
+    deadline = time.monotonic() + 5
+    while not (states := site.states()).get("both_fin") and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert states == {"both_fin": 1}
 
 
 def test_what_is_in_the_way_of_pinning_is_said(build: Callable[..., Site]) -> None:

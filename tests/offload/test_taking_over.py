@@ -85,7 +85,7 @@ def test_where_maps_may_not_be_changed_any_more_userspace_takes_over(
     monkeypatch.setattr(bpf.Map, "delete", refuse)
     monkeypatch.setattr(bpf.Map, "update", refuse)
     held.check()
-    assert [entry["event"] for entry in logs] == ["offload_attached", "offload_unusable"]
+    assert [entry["event"] for entry in logs] == ["offload_attached", "offload_unavailable"]
     assert "Linux 5.19" in logs[-1]["remedy"]
     assert "CAP_BPF" in held.path.standing.cause
     assert not held.path.standing.hook
