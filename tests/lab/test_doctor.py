@@ -269,7 +269,7 @@ def test_the_fast_path_is_tried_before_the_start_and_told_of_after_it(clinic: Cl
     assert clinic.visit().status == 200
 
 
-def test_where_the_fast_path_is_off_nothing_is_tried(clinic: Clinic) -> None:
+def test_where_the_fast_path_is_off_that_is_all_there_is_to_say(clinic: Clinic) -> None:
     clinic.write(render(HOSTS) + '\n[network]\noffload = "off"\n')
     (tried,) = findings(clinic.examine(), "fast-path")
     clinic.start()

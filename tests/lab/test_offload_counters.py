@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fast_lane import skip_without_fast_path
 
-from kracauer.lab import configuration, content
+from kracauer.lab import configuration, content, runs
 from kracauer.lab.namespaces import python_module
 from kracauer.lab.topology import DAEMON_READY, ORIGIN_1, SERVICE, Lab, Topology
 from kracauer.lab.transfers import connect, download, upload
@@ -61,6 +61,11 @@ def wait_for(lab: Lab, condition: Callable[[dict[str, Any]], bool]) -> dict[str,
 def events(lab: Lab, name: str) -> list[dict[str, Any]]:
     assert lab.daemon is not None
     return [event for event in lab.daemon.events if event["event"] == name]
+
+
+def pinned(lab: Lab) -> list[Path]:
+    """The links in the lab's bpffs."""
+    return list(runs.bpffs(lab.directory).rglob("link"))
 
 
 @contextmanager
@@ -152,7 +157,9 @@ def test_where_it_is_off_nothing_is_carried_and_the_status_says_so(open_lab: Ope
 def test_a_recording_has_everything_because_nothing_is_carried_meanwhile(open_lab: Open) -> None:
     lab = open_lab()
     assert lab.daemon is not None
+    (attached,) = events(lab, "offload_attached")
     assert lab.daemon.stop() == 0
+    assert len(pinned(lab)) == attached["survives"]
     recording = lab.directory / "all.pcapng"
     command = python_module("kracauer", "run", "-c", lab.directory / "kracauer-config.toml", "--record", recording)
     lab.daemon = lab.start("recording", lab.router, command, {"RUNTIME_DIRECTORY": str(lab.directory / "run")})
@@ -164,6 +171,7 @@ def test_a_recording_has_everything_because_nothing_is_carried_meanwhile(open_la
     assert (shown["offload"]["wanted"], shown["offload"]["hook"]) == ("auto", None)
     assert "packets are recorded" in shown["offload"]["cause"]
     assert "carried" not in shown["counters"]
+    assert pinned(lab) == []  # what the first service had left
     assert recording.stat().st_size > 2 * LENGTH  # once in either family
 
 
