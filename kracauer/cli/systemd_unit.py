@@ -43,15 +43,15 @@ _HEARS_ROUTERS: Final = """\
 _NET_ADMIN: Final = """\
 # Device, routes, rules, the device's own sysctls. With network.manage = false, and a device of this user's, it is not needed."""
 _NET_ADMIN_OFFLOADING: Final = """\
-# Device, routes, rules, the device's own sysctls. With network.manage = false, and a device of this user's, only the fast path
-# takes it."""
+# Device, routes, rules, the device's own sysctls. With network.manage = false, and a device of this user's, only the fast
+# path takes it."""
 _BPF: Final = """\
 # CAP_BPF is for the program of the fast path, and is given up once that is on the device."""
 _NET_RAW: Final = """\
 # CAP_NET_RAW is for hearing ICMP errors that come for the shared address, and is given up once that has begun."""
 _PINS: Final = """\
-# What of the fast path outlives the process is pinned in a directory of the bpffs, which is for root alone as a whole: the first
-# line makes it this user's, and the others show it nothing else. Where there is no bpffs they do nothing.
+# What of the fast path outlives the process is pinned in a directory of the bpffs, which is for root alone as a whole: the
+# first line makes it this user's, and the others show it nothing else. Where there is no bpffs they do nothing.
 ExecStartPre=-+/usr/bin/install --directory --mode=0700 --owner={user} /sys/fs/bpf/kracauer
 TemporaryFileSystem=/sys/fs/bpf:ro
 BindPaths=-/sys/fs/bpf/kracauer
@@ -61,8 +61,8 @@ _CALLS: Final = """\
 # capset gives up, when all is set up, what it does not need any more; fchown leaves its lock file to this user.
 SystemCallFilter=capset fchown"""
 _CALLS_OFFLOADING: Final = """\
-# bpf loads the program of the fast path, and tells it of connections; capset gives up, when all is set up, what it does not need
-# any more; fchown leaves its lock file to this user.
+# bpf loads the program of the fast path, and tells it of connections; capset gives up, when all is set up, what it does not
+# need any more; fchown leaves its lock file to this user.
 SystemCallFilter=bpf capset fchown"""
 
 _TEMPLATE: Final = """\
