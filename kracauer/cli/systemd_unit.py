@@ -41,7 +41,7 @@ _REACHES_RESOLVERS: Final = """\
 _HEARS_ROUTERS: Final = """\
 # Not IPAddressDeny=: ICMP errors that come for the shared address are heard, and any router may have to send one."""
 _NET_ADMIN: Final = """\
-# Device, routes, rules, the device's own sysctls. With network.manage = false, and a device of this user's, it is not needed."""
+# Device, routes, rules, the device's own sysctls. With network.manage = false, and a device of this user's, none is needed."""
 _NET_ADMIN_OFFLOADING: Final = """\
 # Device, routes, rules, the device's own sysctls. With network.manage = false, and a device of this user's, only the fast
 # path takes it."""
