@@ -192,6 +192,8 @@ def test_flows_that_the_kernel_has_no_room_for_are_carried_by_the_daemon(fast_si
 
         with ThreadPoolExecutor(count) as pool, in_the_daemon(lab, packets=(count - room) * length // 65_536):
             assert set(pool.map(ask, connections)) == {content.digest(length)}
+        time.sleep(1.5)  # until the next sweep has taken note
+        assert fast_lane.counters(lab)["offload_refused"]["ENOSPC"] >= count - room
 
 
 # Endings, pauses and reloads
