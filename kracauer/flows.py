@@ -108,9 +108,9 @@ class Flow:
     """One connection of a client, from its first valid ACK to its end.
 
     `from_client` are the endpoints of the client's packets, `from_backend` those of the backend's once one was dialled. Of
-    `handshake`, `dial`, `refusal`, `splice` and `delivery` only what the state needs is there. `fast` is what plain packets go
-    through that need no look at all: the splice, or what stands before it; else None. There may be hundreds of thousands, mostly
-    idle: what a spliced one has to remember stands in its splice's record.
+    `handshake`, `dial`, `refusal`, `splice` and `delivery` only what the state needs is there. `fast` is what plain packets
+    go through that need no look at all: the splice, or what stands before it; else None. There may be hundreds of thousands,
+    mostly idle: what a spliced one has to remember stands in its splice's record.
     """
 
     __slots__ = (

@@ -4,7 +4,6 @@ Deviation: RFC 6864 §4.2 has no number come again within a datagram's lifetime,
 less to some 500 a second. RFC 7915 §5.1 wants DF clear on them; checksums find out the few that are wrongly joined.
 """
 
-
 from typing import Final
 
 ALL: Final = 0xFFFF
