@@ -25,7 +25,7 @@ from kracauer.routes import Backend, NamedBackend, Route
 from kracauer.tcp.cookie import CookieJar
 from kracauer.tcp.record import Records
 from kracauer.tcp.splice import IPV6_GROWTH, SizeLimits
-from kracauer.tcp.state import Happening
+from kracauer.tcp.state import Happening, State
 from kracauer.tcp.terms import IPV4_OVERHEAD, IPV6_OVERHEAD, OfferHistory
 from kracauer.timers import TimerWheel
 from kracauer.translate.fragments import Reassembler
@@ -328,7 +328,8 @@ class Context:
         splice = flow.splice
         if splice is None:
             return
-        if flow.fast is not splice:
+        if flow.fast is not splice or flow.state is State.BOTH_FIN:
+            # One that has ended has an acknowledgment to come, and minutes to be kept: its place is worth more to another.
             self.fast_path.remove(splice)
         elif self.fast_path.install(splice):
             flow.fast = SharedSplice(splice, self._refresh_record)

@@ -343,7 +343,12 @@ def test_a_flow_is_the_fast_paths_from_its_splice_to_its_first_reset() -> None:
     assert len(twins.engine.path) == 1
 
 
-@pytest.mark.parametrize("state", ["established", "client_fin", "backend_fin", "both_fin"])
+@pytest.mark.parametrize(("state", "held"), [("established", 1), ("client_fin", 1), ("backend_fin", 1), ("both_fin", 0)])
+def test_a_flow_that_has_ended_gives_its_place_in_the_fast_path_to_others(state: str, held: int) -> None:
+    assert len(Twins.begin("plain", state).engine.path) == held
+
+
+@pytest.mark.parametrize("state", ["established", "client_fin", "backend_fin"])
 def test_a_flow_leaves_the_fast_path_before_a_syn_on_its_ports_is_answered(state: str) -> None:
     """What it took after that would be the new connection's, in the old one's numbers."""
     twins = Twins.begin("plain", state)

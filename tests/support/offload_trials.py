@@ -11,9 +11,9 @@ from typing import Protocol
 import splice_twin as twin
 from splice_twin import Deltas
 
+from kracauer.fast_path import FastPath
 from kracauer.flows import backend_key, client_key
 from kracauer.offload import bpf
-from kracauer.fast_path import FastPath
 from kracauer.offload.kernel import KernelPath
 from kracauer.offload.memory import MemoryPath
 from kracauer.replies import Endpoints
