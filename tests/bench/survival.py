@@ -15,31 +15,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv6Network
 from pathlib import Path
 from typing import Final
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from kracauer.config import parse_config
-from kracauer.daemon.flow_file import open_flow_file
-from kracauer.daemon.runtime import boot_id
-from kracauer.engine import Engine
 from kracauer.lab import configuration, endurance, privileges
 from kracauer.lab.endurance import Outcome, Pace
-from kracauer.lab.topology import ORIGIN_1, ORIGIN_2, PREFIX, SERVICE, Lab
-from kracauer.logs import configure
-from kracauer.replies import Endpoints, build_segment
-from kracauer.wire import tcp, vnet_hdr
-from kracauer.wire.buffer import Frame
-from kracauer.wire.tcp import TcpOptions
+from kracauer.lab.topology import ORIGIN_1, ORIGIN_2, Lab
 
 NAMES: Final = ("www.example.com", "shop.example.net")
 CONFIG: Final = configuration.render(dict(zip(NAMES, (ORIGIN_1, ORIGIN_2), strict=True)), limits={"flows": 1_000_000})
 PACE: Final = Pace(length=20_000, rate=10_000, pieces=10)
-CLIENTS: Final = 250
-HELLO: Final = b"GET / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"
-SYN_OPTIONS: Final = tcp.build_options(TcpOptions(mss=1460, window_scale=7, sack_permitted=True))
+IDLE: Final = Path(__file__).parent / "suite" / "idle.py"
 SETTLE_S: Final = 1.0
 
 
@@ -96,41 +84,12 @@ def render_pauses(rows: Sequence[tuple[str, Outcome, float]]) -> str:
     return "\n".join(lines)
 
 
-def write_flows(path: Path, count: int) -> None:
-    """Leave a flow file as a daemon does that had so many connections."""
-    path.unlink(missing_ok=True)
-    log = configure("error", "json")
-    file = open_flow_file(path, prefix=IPv6Network(PREFIX), boot_id=boot_id(), log=log)
-    engine = Engine(parse_config(CONFIG), secret=bytes(16), now=time.monotonic(), records=file.records)
-    frame = Frame()
-
-    def send(packet: bytes) -> list[bytes]:
-        frame.load(packet[vnet_hdr.LENGTH :], packet[: vnet_hdr.LENGTH])
-        return [bytes(out) for out in engine.receive(frame, time.monotonic())]
-
-    service = bytes(int(part) for part in SERVICE.split("."))
-    backend, prefix = (bytes.fromhex(text) for text in ("20010db8000100000000000000000002", "20010db80046000000000000"))
-    for number in range(count):
-        port, client = divmod(number, CLIENTS)
-        up = Endpoints(bytes((192, 0, 2, 2 + client)), service, 1024 + port, 80)
-        down = Endpoints(backend, prefix + up.src, 80, up.src_port)
-        (answer,) = send(build_segment(up, seq=999, ack=0, flags=tcp.SYN, window=64240, options=SYN_OPTIONS))
-        ack = tcp.parse(answer, 30).seq + 1 & 0xFFFFFFFF
-        send(build_segment(up, seq=1000, ack=ack, flags=tcp.ACK | tcp.PSH, window=502, payload=HELLO))
-        send(build_segment(down, seq=number, ack=1000, flags=tcp.SYN | tcp.ACK, window=64800, options=SYN_OPTIONS))
-        while engine.next_event() is not None:
-            pass
-    assert file.records.unkept == 0
-    file.close()
-
-
 def adopt(lab: Lab, count: int) -> str:
     """Start a daemon on so many flows, and return the row about it."""
     assert lab.daemon is not None
     lab.daemon.stop()
-    script = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import survival; from pathlib import Path; "
     path = lab.directory / "run" / "kracauer0.flows"
-    subprocess.run([sys.executable, "-c", f"{script}survival.write_flows(Path({str(path)!r}), {count})"], check=True)
+    subprocess.run([sys.executable, IDLE, path, str(count)], check=True)
     began = time.monotonic()
     lab.start_daemon(CONFIG, timeout_s=60)
     took_s = time.monotonic() - began

@@ -37,11 +37,11 @@ def measure_memory(part: Part, pace: Pace, peers: Sequence[str], count: int = HE
         ways = stand_beside_each_other(stage, peers)
         part.left_out |= stage.left_out
         with contextlib.suppress(MeasureError, LabError):
-            _hold(stage, ways[0], count, Counter())  # the kernel gives back less than it took: nobody is to be the first
+            hold(stage, ways[0], count, Counter())  # the kernel gives back less than it took: nobody is to be the first
         for way in ways:
             series = Series({"connections": count}, way.key)
             try:
-                series.rounds.append(_hold(stage, way, count, series.failures))
+                series.rounds.append(hold(stage, way, count, series.failures))
             except (MeasureError, LabError) as error:
                 series.failures[str(error).partition("\n")[0]] += 1
                 series.rounds.append(None)
@@ -49,7 +49,7 @@ def measure_memory(part: Part, pace: Pace, peers: Sequence[str], count: int = HE
             pace.tell(describe(series))
 
 
-def _hold(stage: Stage, way: Way, count: int, failures: Counter[str]) -> Figures:
+def hold(stage: Stage, way: Way, count: int, failures: Counter[str]) -> Figures:
     """Return how much there is more of everything, for each connection, while so many are held."""
     time.sleep(_SETTLE_S)
     before = _usage(stage, way)
