@@ -53,12 +53,13 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=Pace().seconds, help="length of each measurement (%(default)s)")
     parser.add_argument("--rounds", type=int, default=Pace().rounds, help="how often each is repeated (%(default)s)")
+    parser.add_argument("--patience", type=float, default=0, metavar="SECONDS", help="wait so long for a quiet machine")
     parser.add_argument("--out", type=Path, default=OUT, metavar="DIRECTORY", help="where it is written (docs/benchmarks)")
     parser.add_argument("--render", action="store_true", help="measure nothing: write the page and the pictures anew")
     options = parser.parse_args()
     if options.seconds <= 0 or options.rounds < 1:
         parser.error("--seconds has to be more than 0, and --rounds at least 1")
-    pace = Pace(options.seconds, options.rounds, tell=lambda line: print(line, flush=True))
+    pace = Pace(options.seconds, options.rounds, options.patience, tell=lambda line: print(line, flush=True))
     if options.render:
         found = results.load(options.out)
         if found is None:

@@ -70,6 +70,14 @@ def busy_share() -> float:
     return (usage.machine_busy_s() - before) / (time.monotonic() - began) / processors()
 
 
+def await_quiet(patience_s: float) -> float:
+    """Return what share of the machine is in use by others, once that is little or the patience is at its end."""
+    until = time.monotonic() + patience_s
+    while (busy := busy_share()) > QUIET and time.monotonic() < until:
+        time.sleep(_LOOK_S)
+    return busy
+
+
 def processors() -> int:
     """Return how many there are."""
     return os.cpu_count() or 1

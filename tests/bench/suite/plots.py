@@ -66,8 +66,9 @@ def _save(part: Part, plot: Callable[[Part, Any], None], path: Path) -> None:
 
 def _shorten(svg: str) -> str:
     """Return the same picture in half as many bytes: hundredths of a point are enough, and nobody reads the indent."""
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg, flags=re.DOTALL)
     rounded = re.sub(r"-?\d+\.\d{3,}", lambda match: f"{float(match[0]):.2f}".rstrip("0").rstrip("."), svg)
-    return "\n".join(line.strip() for line in rounded.splitlines()) + "\n"
+    return "\n".join(line.strip() for line in rounded.splitlines() if line.strip()) + "\n"
 
 
 def _colour(way: str) -> str:
@@ -92,9 +93,11 @@ def _line(axes: Any, series: Sequence[Series], key: str, figure: str, **look: An
         axes.errorbar([at for at, _ in known], medians, _errors(spreads), marker="o", markersize=3, **look)
 
 
-def _spread_by_tens(axes: Any) -> None:
+def _spread_out(axes: Any, values: Sequence[int | str]) -> None:
+    """Make room for numbers of very different sizes, each of which is named."""
     axes.set_xscale("log")
     axes.minorticks_off()
+    axes.set_xticks(values, [f"{value:,}" for value in values], fontsize=7)
 
 
 def _bars(axes: Any, part: Part, ways: Sequence[str], figure: str, where: Where = EVERYWHERE) -> None:
@@ -118,7 +121,7 @@ def bulk(part: Part, figure: Any) -> None:
     links = [(offloads, mtu) for offloads in part.points("offloads") for mtu in part.points("mtu", {"offloads": offloads})]
     cases = [(flows, direction) for flows in part.points("flows") for direction in part.points("direction")]
     figure.set_size_inches(10, 0.4 + 1.8 * len(links))
-    grid = figure.subplots(len(links), len(cases), squeeze=False)
+    grid = figure.subplots(len(links), len(cases), squeeze=False, sharex="row")
     for row, (offloads, mtu) in zip(grid, links, strict=True):
         for axes, (flows, direction) in zip(row, cases, strict=True):
             where = {"offloads": offloads, "mtu": mtu, "flows": flows, "direction": direction}
@@ -140,13 +143,13 @@ def openings(part: Part, figure: Any) -> None:
         _line(latency, series, "at once", "median_us", **look)
         _line(work, series, "at once", "machine_us", **look)
     for axes, title in ((rate, "connections a second"), (latency, "median latency, µs"), (work, "machine's µs each")):
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(part.points("at once"), [str(at_once) for at_once in part.points("at once")])
+        _spread_out(axes, part.points("at once"))
         axes.set_xlabel("at once")
         axes.set_title(title)
     rate.set_ylim(bottom=0)
     latency.set_yscale("log")
     latency.minorticks_off()
+    latency.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     work.set_ylim(bottom=0)
     figure.legend(*rate.get_legend_handles_labels(), loc="outside lower center", ncols=len(part.ways()), fontsize=7)
 
@@ -193,7 +196,7 @@ def flows(part: Part, figure: Any) -> None:
     )
     for axes, (name, title) in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _line(axes, list(part.select()), "flows", name, color=_colour(KRACAUER))
-        _spread_by_tens(axes)
+        _spread_out(axes, part.points("flows"))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("idle connections")
         axes.set_title(title)
@@ -205,7 +208,7 @@ def growth(part: Part, figure: Any) -> None:
     axes = figure.subplots()
     _line(axes, list(part.select()), "flows", "us_any_flow", color=_colour(KRACAUER), label="of any connection")
     _line(axes, list(part.select()), "flows", "us_one_flow", color=_colour(KRACAUER_LOGGING), label="of always the same")
-    _spread_by_tens(axes)
+    _spread_out(axes, part.points("flows"))
     axes.set_ylim(bottom=0)
     axes.set_xlabel("connections")
     axes.set_title("µs a packet in the engine")
@@ -232,7 +235,7 @@ def names(part: Part, figure: Any) -> None:
                 look = {"color": _colour(way), "ls": "-" if kind == EXACT else "--", "label": f"{_label(way)}, {kind}"}
                 _line(latency, list(part.select(way, {"kind": kind})), "names", "median_us", **look)
     for axes, title in ((lookup, "look-up alone, µs"), (latency, "set-up of a connection, median µs")):
-        _spread_by_tens(axes)
+        _spread_out(axes, part.points("names"))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("names")
         axes.set_title(title)

@@ -13,10 +13,11 @@ WARM_UP_S: Final = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long each measurement takes, and how often it is repeated."""
+    """How long each measurement takes, how often it is repeated, and how long one waits for a quiet machine before a part."""
 
     seconds: float = 1.5
     rounds: int = 3
+    patience_s: float = 0.0
     tell: Callable[[str], None] = field(default=lambda _: None)
 
     @property
