@@ -24,6 +24,7 @@ _PEERS: Final = (HAPROXY, NGINX, SNIPROXY)
 _FIRST_ADDRESS: Final = {HAPROXY.way: 21, NGINX.way: 31, SNIPROXY.way: 41}  # of 198.51.100.0/24
 _ASKED: Final = 20_000
 _READY_S: Final = 60.0
+_SHARE: Final = 0.5  # of the time for each: they are many, and one after the other is steady
 
 
 def pattern(number: int, kind: str) -> str:
@@ -59,7 +60,7 @@ def measure_names(part: Part, pace: Pace, peers: Sequence[str], sizes: Sequence[
                 if way_or_none is not None:
                     lanes.append(_lane(stage, way_or_none, peer.way, size, EXACT))
         part.left_out |= stage.left_out
-        part.series += in_turns([each for each in lanes if _await(each, part)], pace)
+        part.series += in_turns([each for each in lanes if _await(each, part)], pace.shortened(_SHARE))
 
 
 def _lane(stage: Stage, way: Way, key: str, size: int, kind: str) -> Lane:

@@ -164,10 +164,8 @@ class Stage:
         }
         instance.tables = {**instance.tables, "network": {**network, **instance.tables.get("network", {})}}
         path.write_text(instance.render(), encoding="utf-8")
-        with socket.socket(
-            socket.AF_UNIX, socket.SOCK_DGRAM
-        ) as listener:  # quiet as it is, its log does not say when it is ready
-            listener.bind(str(ear))
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+            listener.bind(str(ear))  # quiet as it is, its log does not say when it is ready
             command = python_module("kracauer", "run", "-c", path)
             process = lab.start(name, lab.router, command, self._environment() | {"NOTIFY_SOCKET": str(ear)})
             _await_ready(listener, process, timeout_s)
@@ -184,11 +182,9 @@ class Stage:
             raise MeasureError(result.stderr.decode().strip())
         return int(json.loads(result.stdout)["flows"].get(State.ESTABLISHED.value, 0))
 
-    def add_peer(
-        self, peer: Peer, routes: Routes = ROUTES, *, key: str | None = None, address: str | None = None
-    ) -> Way | None:
+    def add_peer(self, peer: Peer, routes: Routes = ROUTES, *, address: str = "") -> Way | None:
         """Start another program in the router and add it; None where it is not installed."""
-        key, address = key or peer.way, address or peer.address
+        key, address = peer.way, address or peer.address
         program = peer.program
         if program is None:
             self.left_out[key] = f"{peer.label} is not installed: {peer.remedy}"

@@ -21,7 +21,7 @@ OTHER_BULK: Final[tuple[Point, ...]] = (
     {"offloads": "off", "mtu": 1500},
     {"offloads": "off", "mtu": 9000},
 )
-_OTHER_BULK_SHARE: Final = 0.4  # of the time for each: they are many, and no bar hangs on them
+_OTHER_BULK_SHARE: Final = 0.3  # of the time for each: they are many, and no bar hangs on them
 _GRACE_S: Final = 30.0
 
 
