@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import crowding
+import machine
 import naming
 import programme
 import pytest
@@ -154,6 +155,27 @@ def test_parts_measured_before_stay_and_those_of_another_machine_go(tmp_path: Pa
     found = results.load(tmp_path)
     assert found is not None
     assert list(found.parts) == ["bulk"]
+
+
+def test_each_part_says_what_it_was_measured_on_and_how_busy_that_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    patience: list[float] = []
+
+    def await_quiet(patience_s: float) -> float:
+        patience.append(patience_s)
+        return 0.4
+
+    monkeypatch.setattr(programme, "PARTS", {"bulk": lambda *_: None})
+    monkeypatch.setattr(machine, "await_quiet", await_quiet)
+    monkeypatch.setattr(machine, "commit", lambda: "0123456789")
+    said: list[str] = []
+    programme.run(["bulk"], Pace(0.5, 4, patience_s=90, tell=said.append), [], tmp_path)
+    found = results.load(tmp_path)
+    assert found is not None
+    part = found.parts["bulk"]
+    assert (part.seconds, part.rounds, part.busy, part.commit) == (0.5, 4, 0.4, "0123456789")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", part.measured)
+    assert patience == [90]
+    assert "40% of this machine are in use by others: figures will be noisy" in said
 
 
 @pytest.mark.parametrize(

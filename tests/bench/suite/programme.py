@@ -39,11 +39,10 @@ PARTS: Final[dict[str, Measure]] = {
 
 def measure(name: str, pace: Pace, peers: Sequence[str]) -> Part:
     """Measure one part, and note under which circumstances."""
-    part = Part(
-        name, measured=f"{datetime.now(UTC):%Y-%m-%d}", commit=machine.commit(), seconds=pace.seconds, rounds=pace.rounds
-    )
-    part.busy = machine.busy_share()
     pace.tell(f"--- {name}")
+    part = Part(name, seconds=pace.seconds, rounds=pace.rounds)
+    part.busy = machine.await_quiet(pace.patience_s)
+    part.measured, part.commit = f"{datetime.now(UTC):%Y-%m-%d}", machine.commit()
     if part.busy > machine.QUIET:
         pace.tell(f"{part.busy:.0%} of this machine are in use by others: figures will be noisy")
     began, stolen = time.monotonic(), usage.machine_stolen_s()
