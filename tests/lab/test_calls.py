@@ -35,11 +35,12 @@ with socket.create_server(("::", 5306), family=socket.AF_INET6) as listener:
     print("deaf", flush=True)
     while True:
         with listener.accept()[0] as connection:
-            while not connection.recv(1 << 20, socket.MSG_PEEK).count(b"\\r\\n\\r\\n"):
-                pass
-            while connection.recv(1 << 20):
-                pass
-            connection.sendall(struct.pack("!Qd", 12345, 1.0))
+            connection.settimeout(0.3)
+            try:
+                while connection.recv(1 << 20):
+                    pass
+            except TimeoutError:
+                connection.sendall(struct.pack("!Qd", 12345, 1.0))
 """
 
 
@@ -198,7 +199,7 @@ def link_bytes(lab: Lab, column: int) -> int:
 def test_an_upload_of_which_bytes_are_missing_is_an_error(lab: Lab) -> None:
     result = ended(lab, "bulk", "upload", "5306", "--seconds", "0.1")
     assert result.returncode == 1
-    assert b"the server has counted 12345" in result.stderr
+    assert b", of which 12345 were counted" in result.stderr
 
 
 @pytest.mark.parametrize("at_once", ["1", "4"])
