@@ -6,8 +6,8 @@ from typing import Final
 
 from naming import ENGINE, EXACT, WILDCARDS
 from results import Part, Results, Series, Spread, Where
-from stage import KERNEL, KRACAUER
-from traffic import DIRECTIONS, FLOWS, MAIN_BULK
+from stage import KERNEL, KRACAUER, KRACAUER_FAST
+from traffic import DIRECTIONS, FLOWS, MAIN_BULK, OTHER_BULK
 
 MOST_FLOWS: Final = 100_000
 MOST_NAMES: Final = 10_000
@@ -41,17 +41,20 @@ class Bar:
         return f"≥ {self.at_least:g}{self.unit}" if self.at_least is not None else f"≤ {self.at_most:g}{self.unit}"
 
 
-def _ratio(figure: str, other: str, where: Where) -> Callable[[Part], Spread | None]:
-    return lambda part: _against(part.find(KRACAUER, where), part.find(other, where), figure)
+def _ratio(figure: str, other: str, where: Where, way: str = KRACAUER) -> Callable[[Part], Spread | None]:
+    return lambda part: _against(part.find(way, where), part.find(other, where), figure)
 
 
 def _against(own: Series | None, other: Series | None, figure: str) -> Spread | None:
     return own.ratios(other, figure) if own is not None and other is not None else None
 
 
-def _added(part: Part) -> Spread | None:
-    own, kernel = part.find(KRACAUER), part.find(KERNEL)
-    return own.differences(kernel, "median_us") if own is not None and kernel is not None else None
+def _added(way: str) -> Callable[[Part], Spread | None]:
+    def find(part: Part) -> Spread | None:
+        own, kernel = part.find(way), part.find(KERNEL)
+        return own.differences(kernel, "median_us") if own is not None and kernel is not None else None
+
+    return find
 
 
 def _grown(figure: str) -> Callable[[Part], Spread | None]:
@@ -88,29 +91,51 @@ def _named(way: str, figure: str, kind: str) -> Callable[[Part], Spread | None]:
     return find
 
 
-def _bulk_bar(direction: str, flows: int) -> Bar:
+def _bulk_bar(direction: str, flows: int, way: str, share: float) -> Bar:
     where = MAIN_BULK | {"direction": direction, "flows": flows}
     count = "one flow" if flows == 1 else "eight flows"
     title = f"bulk, {count}, {direction}: share of the kernel's rate"
-    return Bar(title, "bulk", _ratio("gbit_per_s", KERNEL, where), at_least=0.6)
+    return Bar(_on(way, title), "bulk", _ratio("gbit_per_s", KERNEL, where, way), at_least=share)
+
+
+def _small_bulk_bar(direction: str) -> Bar:
+    where = next(point for point in OTHER_BULK if point["offloads"] == "off" and point["mtu"] == 1500)
+    where = where | {"direction": direction, "flows": 1}
+    title = f"bulk in packets of 1500 bytes, one flow, {direction}: share of the kernel's rate"
+    find = _ratio("gbit_per_s", KERNEL, where, KRACAUER_FAST)
+    return Bar(_on(KRACAUER_FAST, title), "bulk-links", find, at_least=0.7)
+
+
+def _on(way: str, title: str) -> str:
+    return f"fast path: {title}" if way == KRACAUER_FAST else title
+
+
+def _set_up_bar(way: str, times: float) -> Bar:
+    title = _on(way, "set-up of a connection, one at a time: times the kernel's latency")
+    return Bar(title, "connections", _ratio("median_us", KERNEL, {"at once": 1}, way), at_most=times)
+
+
+def _rate_bar(way: str, share: float) -> Bar:
+    title = _on(way, "new connections a second, 32 at once: share of HAProxy's")
+    return Bar(title, "connections", _ratio("per_second", "haproxy", {"at once": 32}, way), at_least=share)
+
+
+def _round_trip_bar(way: str, microseconds: float) -> Bar:
+    title = _on(way, "a byte there and back: added to the kernel's median")
+    return Bar(title, "round-trips", _added(way), at_most=microseconds, unit=" µs")
 
 
 _CROWD: Final = f"{MOST_FLOWS:,} connections against 1"
 BARS: Final = (
-    *(_bulk_bar(direction, flows) for flows in FLOWS for direction in DIRECTIONS),
-    Bar(
-        "set-up of a connection, one at a time: times the kernel's latency",
-        "connections",
-        _ratio("median_us", KERNEL, {"at once": 1}),
-        at_most=2.0,
-    ),
-    Bar(
-        "new connections a second, 32 at once: share of HAProxy's",
-        "connections",
-        _ratio("per_second", "haproxy", {"at once": 32}),
-        at_least=0.55,
-    ),
-    Bar("a byte there and back: added to the kernel's median", "round-trips", _added, at_most=100, unit=" µs"),
+    *(_bulk_bar(direction, flows, KRACAUER, 0.6) for flows in FLOWS for direction in DIRECTIONS),
+    _set_up_bar(KRACAUER, 2.0),
+    _rate_bar(KRACAUER, 0.55),
+    _round_trip_bar(KRACAUER, 100),
+    *(_bulk_bar(direction, flows, KRACAUER_FAST, 0.9) for flows in FLOWS for direction in DIRECTIONS),
+    *map(_small_bulk_bar, DIRECTIONS),
+    _set_up_bar(KRACAUER_FAST, 1.8),
+    _rate_bar(KRACAUER_FAST, 0.8),
+    _round_trip_bar(KRACAUER_FAST, 20),
     Bar(
         f"a packet of always the same connection, {_CROWD}: more time in the engine",
         "growth",

@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from naming import ENGINE, EXACT, KINDS, WILDCARDS
 from results import EVERYWHERE, Part, Results, Series, Spread, Where
-from stage import KERNEL, KRACAUER, KRACAUER_LOGGING, LABELS
+from stage import KERNEL, KRACAUER, KRACAUER_FAST, KRACAUER_LOGGING, LABELS
 
 REMEDY: Final = "pictures are left out: they need matplotlib, pip install '.[bench]'"
 COLOURS: Final = {
+    KRACAUER_FAST: "#7f1d1d",
     KRACAUER: "#c2410c",
     KRACAUER_LOGGING: "#fb923c",
     KERNEL: "#404040",

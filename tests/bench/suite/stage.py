@@ -28,10 +28,12 @@ from kracauer.tcp.state import State
 KERNEL: Final = "kernel"
 KRACAUER: Final = "kracauer"
 KRACAUER_LOGGING: Final = "kracauer-logging"
+KRACAUER_FAST: Final = "kracauer-fast-path"
 LABELS: Final = {
     KERNEL: "kernel alone",
-    KRACAUER: "Kracauer",
-    KRACAUER_LOGGING: "Kracauer, logging",
+    KRACAUER_FAST: "Kracauer, fast path",
+    KRACAUER: "Kracauer, userspace",
+    KRACAUER_LOGGING: "the same, logging",
     **{way: peer.label for way, peer in PEERS.items()},
 }
 # The server's ports, and the first label of the name by which each is asked for
@@ -80,6 +82,7 @@ class Instance:
     tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     key: str = KRACAUER
     log_level: str | None = "warning"
+    offload: str = "off"
 
     @property
     def service(self) -> str:
@@ -99,7 +102,7 @@ class Instance:
     def render(self) -> str:
         """Return its configuration."""
         tables = {name: dict(table) for name, table in self.tables.items()}
-        tables["network"] = {"device": self.device} | tables.get("network", {})
+        tables["network"] = {"device": self.device, "offload": self.offload} | tables.get("network", {})
         if self.log_level is not None:
             tables["log"] = {"level": self.log_level} | tables.get("log", {})
         hosts = {name: f"[{ORIGIN_1}]:{port}" for name, port in self.names.items()}

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from results import Part, Point
 from rounds import Lane, Pace, Reading, in_turns
-from stage import KERNEL, KRACAUER, KRACAUER_LOGGING, Instance, MeasureError, Stage, Way
+from stage import KERNEL, KRACAUER, KRACAUER_FAST, KRACAUER_LOGGING, Instance, MeasureError, Stage, Way
 
+from kracauer.errors import LabError
 from kracauer.lab import bulk, usage
 from kracauer.lab.topology import Topology
 
@@ -81,6 +82,10 @@ def move(stage: Stage, way: Way, seconds: float, direction: str, flows: int) -> 
 def stand_beside_each_other(stage: Stage, peers: Sequence[str], *, has_logging: bool = False) -> list[Way]:
     """Add all ways, those that do not work left out; LabError without the two that it is about."""
     stage.add_kernel()
+    try:
+        stage.add_kracauer(Instance(2, key=KRACAUER_FAST, offload="require"))
+    except LabError as error:
+        stage.left_out[KRACAUER_FAST] = str(error)
     stage.add_kracauer()
     if has_logging:
         stage.add_kracauer(Instance(1, key=KRACAUER_LOGGING, log_level=None))
