@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from lives import KINDS, STATES, Step, life_of, packets
 from openings import PLAIN_SPLICED, RELIEVED
 from packets import Packet, build, parse, parse_flags, sum_words
-from raw_packets import icmp_v6
+from raw_packets import cut_v4, cut_v6, datagram, edit_v4, extend_v6, icmp, icmp_v6
 from script import CONFIG, EPOCH, SECRET, Conversation, config
 from successors import Life, first_life, next_life, take_over
 
@@ -478,14 +478,73 @@ def test_a_fin_is_believed_by_what_the_fast_path_has_seen_last(seq: int) -> None
     assert [str(state) for _, state in twins.states(twins.fast.talk)] == ["client_fin"]
 
 
-def test_an_mtu_is_believed_by_what_the_fast_path_has_seen_last() -> None:
+@pytest.mark.parametrize("side", ["C", "B"])
+@pytest.mark.parametrize("shape", ["whole", "with options of IP's", "in pieces"])
+def test_a_reset_is_certain_by_what_the_fast_path_has_seen_last(shape: str, side: str) -> None:
+    """Whatever it comes in: not all that comes to the engine is held against the fast path first."""
+    twins = talked("plain")
+    line = {"C": "C> RA c+51+H ack=s+401 data=bulk(40)", "B": "B> RA b+401 ack=c+51+H data=bulk(40)"}[side]
+    whole, is_v4 = twins.plain.talk.bytes_of(line), side == "C"
+    match shape:
+        case "whole":
+            pieces = [whole]
+        case "in pieces":
+            pieces = cut_v4(whole, 24) if is_v4 else cut_v6(whole, 24)
+        case _:
+            pieces = [edit_v4(whole, options=b"\x94\x04\0\0") if is_v4 else extend_v6(whole, 60, b"\x06\0\x01\x04\0\0\0\0")]
+    for piece in pieces:
+        twins.exchange(piece)
+    (flow,) = twins.engine.flows
+    assert flow.splice is not None
+    assert (str(flow.state), flow.splice.is_reset_certain) == ("transitory", True)
+
+
+@pytest.mark.parametrize("side", ["C", "B"])
+def test_an_mtu_is_believed_by_what_the_fast_path_has_seen_last(side: str) -> None:
     """The quoted segment lies in the window as it is now, and not in that of the splice."""
     twins = Twins.begin("plain")
-    twins.say("B> A b+301 ack=c+1+H+0x200000")
-    packet = twins.plain.talk.bytes_of("C> PA c+1+H+0x200000 ack=s+301 data=bulk(1400)")
-    (sent,) = twins.exchange(packet)
-    assert len(twins.exchange(icmp_v6(twins.plain.talk.sides["B"], 2, 0, 1300, sent[10:]))) == 1
-    assert twins.engine._context.path_mtus.get(twins.plain.talk.sides["B"].src, twins.fast.talk.now) == 1300
+    acknowledged, quoted = {
+        "B": ("B> A b+301 ack=c+1+H+0x200000", "C> PA c+1+H+0x200000 ack=s+301 data=bulk(1400)"),
+        "C": ("C> A c+1+H ack=s+301+0x200000", "B> PA b+301+0x200000 ack=c+1+H data=bulk(1400)"),
+    }[side]
+    twins.say(acknowledged)
+    (sent,) = twins.exchange(twins.plain.talk.bytes_of(quoted))
+    router = twins.plain.talk.sides[side]
+    is_v4 = side == "C"
+    error = datagram(router, 1, icmp(3, 4, 1300, sent[10:])) if is_v4 else icmp_v6(router, 2, 0, 1300, sent[10:])
+    assert len(twins.exchange(error)) == 1
+    assert twins.engine._context.path_mtus.get(router.src, twins.fast.talk.now) == 1300
+
+
+def test_a_flow_that_is_taken_over_is_the_next_fast_paths_at_once() -> None:
+    twins = talked("plain")
+    twins.hand_over([])
+    assert len(twins.engine.path) == 1
+    before = twins.engine.taken
+    for line in TALK:
+        twins.say(line)
+    assert twins.engine.taken == before + len(TALK)
+
+
+def test_a_flow_whose_fast_path_is_gone_comes_back_to_the_next_one_with_its_clients_first_segment() -> None:
+    twins = talked("plain")
+    twins.restart(is_kept=False)
+    twins.say("B> A b+401 ack=c+51+H")
+    assert len(twins.engine.path) == 0
+    twins.say("C> A c+51+H ack=s+401")
+    assert len(twins.engine.path) == 1
+
+
+def test_a_syn_that_was_answered_before_flows_were_taken_over_leads_to_a_new_one() -> None:
+    """Its flow was no longer the fast path's, so it is not taken for one that nobody can have wanted to replace."""
+    twins = talked("plain")
+    twins.knock(0x7700_0000)
+    twins.hand_over([])
+    assert len(twins.engine.path) == 0
+    twins.come_in(is_right=True)
+    assert [str(state) for _, state in twins.states(twins.fast.talk)] == ["established"]
+    assert twins.plain.talk.symbols["c"] == 0x7700_0000
+    assert len(twins.engine.path) == 1
 
 
 def talked(kind: str, after_s: float = 0.0) -> Twins:
