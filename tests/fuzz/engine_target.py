@@ -6,11 +6,12 @@ The invariant, whatever the bytes say:
 - every packet sent is well-formed, with right lengths, addresses and checksums; one that came with a wrong sum may keep it;
 - a spliced flow that no packet addresses stays as it was, byte for byte, and still translates as before;
 - what is held, and how many flows without a backend each client has, is what a recount says; the table's two indexes agree;
-- timers make progress, and once enough time has passed the table is empty.
+- timers make progress, and once enough time has passed the table is empty;
+- behind a fast path the engine does what it does alone, packet for packet, but for what packets are identified with.
 
-An input is a byte for the configuration and then steps: a byte for what to do, and as many as that takes. `play` returns how
-many times the engine was called: packets taken in, and timers fired. Handshakes are valid where the bytes want them to be, for
-our numbers are taken from the engine's own answers.
+An input is a byte for the configuration, and whether there is a fast path, and then steps: a byte for what to do, and as many
+as that takes. `play` returns how many times the engine was called: packets taken in, and timers fired. Handshakes are valid
+where the bytes want them to be, for our numbers are taken from the engine's own answers.
 """
 
 import contextlib
@@ -23,6 +24,7 @@ from engine_packets import (
     ACK,
     FIN,
     FLAGS,
+    MODULUS,
     PLAIN,
     PREFIX,
     PSH,
@@ -38,7 +40,9 @@ from engine_packets import (
     make_slots,
     repair,
     residue,
+    word_sum,
 )
+from engines import EngineBehind, collect
 
 from kracauer.config import parse_config
 from kracauer.engine import Engine
@@ -108,18 +112,36 @@ SIZES: Final = (0, 1, 9, 50, 200, 536, 1220, 1440)
 WINDOWS: Final = (64240, 0, 1, 500)
 MAX_STEPS: Final = 3000
 _DATA_VALID: Final = b"\x02" + bytes(9)
+_FRAGMENT: Final = 44
 _SOUND: Final = frozenset((0,))
 
 
 def play(data: bytes) -> int:
     """Play one input and hold the engine to the invariant; AssertionError, or what was raised, is a finding."""
-    return Play(data).run()
+    played = Play(data)
+    calls = played.run()
+    if has_fast_path(data):
+        behind = Play(data, is_behind=True)
+        calls += behind.run()
+        for number, (one, other) in enumerate(zip(played.said, behind.said, strict=False)):
+            assert one == other, (
+                f"behind a fast path {other!s:.300} instead of {one!s:.300}: number {number} of all that was said"
+            )
+        assert len(played.said) == len(behind.said), "behind a fast path more is said, or less"
+    return calls
+
+
+def has_fast_path(data: bytes) -> bool:
+    """Whether this input is played behind a fast path, too."""
+    return bool(data and data[0] // _STARTS & 1)
 
 
 class Play:
     """One engine and one input."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, *, is_behind: bool = False) -> None:
+        self._is_behind = is_behind
+        self.said: list[Any] = []  # all that the engine has said, and when: packets without their identification, and events
         self._data, self._at, self._end = data, 1, len(data)
         self._config = (data[0] if data else 0) % _STARTS
         self._frame = Frame()
@@ -445,12 +467,13 @@ class Play:
         packets = [bytes(packet) for packet in sent]
         if not packets:
             return packets
+        self.said += [(self.now, _unidentified(packet)) for packet in packets]
         if self.log is not None:
             self.log += [f"{self.now - EPOCH:10.3f}  out  {packet.hex()}" for packet in packets]
         check_packets(packets, errors)
         for packet in packets:
             self._learn(packet)
-        self._sent = (self._sent + packets)[-8:]
+        self._sent = (self._sent + [_unidentified(packet) for packet in packets])[-8:]
         return packets
 
     def _learn(self, packet: bytes) -> None:
@@ -472,6 +495,7 @@ class Play:
         next_event = self.engine.next_event
         while (event := next_event()) is not None:
             fields = event.fields()
+            self.said.append((self.now, event.event, fields))
             if self.log is not None:
                 self.log.append(f"{self.now - EPOCH:10.3f}  !!   {event.event} {fields}")
 
@@ -498,7 +522,13 @@ class Play:
 
     def _make_engine(self) -> Engine:
         records = Records(self._pages, self._grow)
-        return Engine(CONFIGS[self._config], secret=SECRET, now=self.now, records=records)
+        kind = EngineBehind if self._is_behind else Engine
+        engine = kind(CONFIGS[self._config], secret=SECRET, now=self.now, records=records)
+        # Flows whose time comes at once have theirs in any order, which is not to be another one for each engine.
+        timers = engine._context.timers
+        pop_due = timers.pop_due
+        timers.pop_due = lambda now: sorted(pop_due(now), key=lambda flow: flow.client_key)  # type: ignore[method-assign]
+        return engine
 
     def _grow(self) -> bytearray:
         self._pages.append(bytearray(PAGE_BYTES))
@@ -516,6 +546,7 @@ class Play:
             self._pages[0][self._byte() << 8 | self._byte()] ^= self._byte() | 1
             self._has_bystander = False
         self._has_restarted = True
+        collect(self.engine)
         self.engine = self._make_engine()
         adoption = self.engine.adopt(self.now)
         self._drain()
@@ -565,12 +596,10 @@ class Play:
         self._image = self._take_image()
 
     def _probe_bystander(self) -> list[list[bytes]]:
-        """What the bystander makes of its segments now, but for what IPv4 identifies packets with."""
+        """What the bystander makes of its segments now, but for what packets are identified with."""
         self._bystander_since = self.now
         answers = [self._feed(probe, _SOUND) for probe in self._probes]
-        return [
-            [packet[:14] + packet[16:20] + packet[22:] if packet[10] == 0x45 else packet for packet in sent] for sent in answers
-        ]
+        return [[_unidentified(packet) for packet in sent] for sent in answers]
 
     def _check_bystander(self) -> None:
         """Hold the bystander to what it was and did; from here its idle time counts anew."""
@@ -585,13 +614,25 @@ class Play:
         flow = self.engine.flows.by_client[_key(ends)]
         splice = flow.splice
         assert splice is not None, "the bystander has no splice"
-        assert flow.fast is splice or self._has_restarted, "the bystander is off the fast path"
+        collect(self.engine)
+        is_fast = splice in self.engine.path if isinstance(self.engine, EngineBehind) else flow.fast is splice
+        assert is_fast or self._has_restarted, "the bystander is off the fast path"
         return flow.state, bytes(splice.memory[splice.at : splice.at + RECORD_BYTES])
 
 
 def _key(ends: Any) -> bytes:
     key: bytes = ends.src + ends.dst + struct.pack("!HH", ends.src_port, ends.dst_port)
     return key
+
+
+def _unidentified(packet: bytes) -> bytes:
+    """The same packet with another identification, if it has one: none."""
+    if packet[10] >> 4 == 6 and packet[16] == _FRAGMENT:
+        return packet[:54] + bytes(4) + packet[58:]
+    if packet[10] != 0x45:
+        return packet
+    head = packet[10:14] + bytes(2) + packet[16:20] + bytes(2) + packet[22:30]
+    return packet[:10] + head[:10] + (-word_sum(head) % MODULUS).to_bytes(2, "big") + head[12:] + packet[30:]
 
 
 def _tsval(options: bytes) -> int:
@@ -608,8 +649,8 @@ def _tsval(options: bytes) -> int:
 
 
 def explain(data: bytes) -> list[str]:
-    """Play one input and return every packet and event, up to what went wrong."""
-    played = Play(data)
+    """Play one input and return every packet and event, up to what went wrong; behind a fast path where it is played so."""
+    played = Play(data, is_behind=has_fast_path(data))
     played.log = []
     try:
         played.run()
@@ -625,7 +666,7 @@ def seeds() -> list[bytes]:
     reset = bytes((0x60, 0, 0, 0, 0x63, 0, 0, 0))
     icmp = bytes((0x08, 0, 0, 0, 0x08, 1, 1, 1, 0x98, 2, 1, 0))
     found = []
-    for config in range(_STARTS):
+    for config in range(2 * _STARTS):
         for slot in range(8):
             opened = bytes((0x36, slot | 8, 0x76, slot | 32))
             ours = bytes(slot if number == 1 else value for number, value in enumerate(talk[:4])) + talk[4:]
