@@ -59,6 +59,12 @@ def test_every_bar_has_its_figure_and_is_met_or_not() -> None:
     assert measured["set-up of a connection, one at a time: times the kernel's latency"] == ("2.00 (1.50 to 2.50)", "yes")
     assert measured["new connections a second, 32 at once: share of HAProxy's"] == ("0.50", "**no**")
     assert measured["a byte there and back: added to the kernel's median"] == ("30 µs", "yes")
+    assert measured["fast path: bulk, eight flows, upload: share of the kernel's rate"] == ("1.00", "yes")
+    small = "bulk in packets of 1500 bytes, one flow, upload: share of the kernel's rate"
+    assert measured[f"fast path: {small}"] == ("1.00", "yes")
+    assert measured["fast path: set-up of a connection, one at a time: times the kernel's latency"][0].startswith("1.10")
+    assert measured["fast path: new connections a second, 32 at once: share of HAProxy's"][1] == "yes"
+    assert measured["fast path: a byte there and back: added to the kernel's median"] == ("90 µs", "**no**")
     crowd = "100,000 connections against 1"
     assert measured[f"a packet of always the same connection, {crowd}: more time in the engine"] == ("5.00 %", "yes")
     # With one connection any is always the same: the lesser of the two figures counts.
@@ -92,8 +98,8 @@ def test_every_table_has_the_same_number_of_cells_in_all_its_rows() -> None:
 def test_failures_are_said_in_their_row() -> None:
     found = canned.openings("connections", 1)
     found.series[1].failures["Connection refused"] = 3
-    (row,) = [row for row in table_rows(tables.openings(found)) if row[0].startswith("Kracauer")]
-    assert row[0] == "Kracauer (failed: 3 × Connection refused)"
+    (row,) = [row for row in table_rows(tables.openings(found)) if row[0].startswith("Kracauer, userspace")]
+    assert row[0] == "Kracauer, userspace (failed: 3 × Connection refused)"
 
 
 def test_the_page_has_no_place_left_and_every_part() -> None:

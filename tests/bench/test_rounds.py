@@ -50,4 +50,4 @@ def test_a_round_that_fails_leaves_a_gap_and_its_reason() -> None:
 
 def test_what_is_measured_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     in_turns(lanes([], "kracauer"), Pace(0.1, 2, tell=print))
-    assert "Kracauer           at 2.5 (2–3)" in capsys.readouterr().out
+    assert "Kracauer, userspace at 2.5 (2–3)" in capsys.readouterr().out
