@@ -46,6 +46,7 @@ from engines import EngineBehind, collect
 
 from kracauer.config import parse_config
 from kracauer.engine import Engine
+from kracauer.flows import SharedSplice
 from kracauer.tcp.record import PAGE_BYTES, RECORD_BYTES, Records
 from kracauer.wire.buffer import Buffer, Frame
 
@@ -573,6 +574,10 @@ class Play:
             if flow.from_backend is not None:
                 bound += 1
                 assert flows.by_backend.get(_key(flow.from_backend)) is flow, "a backend key that leads elsewhere"
+        if isinstance(self.engine, EngineBehind):
+            shared = [flow.splice for flow in flows if isinstance(flow.fast, SharedSplice)]
+            assert len(shared) == len(self.engine.path), f"{len(self.engine.path)} on the fast path, not {len(shared)}"
+            assert all(splice in self.engine.path for splice in shared if splice), "a flow that is not on the fast path"
         assert bound == len(flows.by_backend), f"{len(flows.by_backend)} backend keys of {bound} flows"
         total = [shares.flows, shares.unproven, shares.held_bytes]
         assert total == [sum(column) for column in zip(*counted.values(), strict=True)] or not counted, f"{total} of {counted}"
@@ -679,5 +684,8 @@ def seeds() -> list[bytes]:
         pieces = bytes((0x39, 0, 4, 0, 0x89, 5, 30, 5, 0x8A, 40, 7, 0xCA, 9, 9, 0x1B, *range(12)))
         turns = bytes((0x36, 0, 0x8E, 0x36, 1, 0xCE, *talk, 0x8E, 0x77, 0xFE, 0, 3, 1, *close))
         oddities = b"".join(bytes((number << 4 | 15, 1, 9, 3, 4, 5, 6, 7)) for number in range(16))
+        # On the same ports, once the first one is forgotten.
+        again = bytes((0x36, 8, *talk[:12], *close[:12], 0xC7, 0x36, 8 | 16, *talk))
+        found.append(bytes((config,)) + again)
         found += [bytes((config,)) + part for part in (peeking, pieces, turns, oddities, peeking + turns + oddities)]
     return found
