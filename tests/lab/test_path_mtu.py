@@ -52,7 +52,10 @@ def mss_seen(namespace: NetworkNamespace, family: int, flags: int) -> Iterator[l
         tap.settimeout(0)
         yield seen
         with contextlib.suppress(BlockingIOError):
-            while packet := tap.recv(65535):
+            while True:
+                packet, (source, *_) = tap.recvfrom(65535)
+                if family == socket.AF_INET6 and source != MAPPED_CLIENT:
+                    continue  # a probe of Kracauer's own
                 segment = packet[(packet[0] & 0x0F) * 4 :] if family == socket.AF_INET else packet
                 # The MSS is the first option that Linux and Kracauer write (RFC 9293 §3.7.1)
                 if segment[13] & (SYN | ACK) == flags and segment[20:22] == b"\x02\x04":
