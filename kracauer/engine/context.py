@@ -65,6 +65,7 @@ class Context:
         self.config = config
         self.records = records
         self.fast_path: FastPath = NoFastPath() if fast_path is None else fast_path
+        self._has_fast_path = not isinstance(self.fast_path, NoFastPath)  # else nothing is asked of it, for what that costs
         self._refresh_record = self.fast_path.refresh  # bound once for all flows
         self.prefix = config.prefix.network_address.packed[:12]
         self.cookies = CookieJar(secret)
@@ -79,7 +80,7 @@ class Context:
         self.backend_resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
         self.strays = Strays()
         self.dialled_before_until = 0.0  # until when a SYN-ACK may be the answer to an earlier process
-        self.identifications = Identifications(int(now * 1000), ALL if isinstance(self.fast_path, NoFastPath) else LOWER_HALF)
+        self.identifications = Identifications(int(now * 1000), LOWER_HALF if self._has_fast_path else ALL)
         self.path_mtus = PathMtus()
         # One a family: a flood of fragments on one side costs the other nothing.
         self.reassembler_v4 = Reassembler()
@@ -326,7 +327,7 @@ class Context:
         """Have plain packets of `flow` need no look, as far as may be; those of most flows then do not even come here."""
         flow.take_fast_path()
         splice = flow.splice
-        if splice is None:
+        if splice is None or not self._has_fast_path:
             return
         if flow.fast is not splice or flow.state is State.BOTH_FIN:
             # One that has ended has an acknowledgment to come, and minutes to be kept: its place is worth more to another.
@@ -337,12 +338,12 @@ class Context:
     def slow(self, flow: Flow) -> None:
         """Have every packet of `flow` looked at."""
         flow.fast = None
-        if flow.splice is not None:
+        if flow.splice is not None and self._has_fast_path:
             self.fast_path.remove(flow.splice)
 
     def refresh(self, flow: Flow) -> None:
         """Have the record of `flow` tell all that has passed: before anything is decided by it."""
-        if flow.splice is not None:
+        if flow.splice is not None and self._has_fast_path:
             self.fast_path.refresh(flow.splice)
 
     def take_route(self, flow: Flow, route: Route) -> None:
