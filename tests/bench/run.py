@@ -74,6 +74,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     except Interrupted as error:
+        print(f"ended by {error}: parts that were done are in {options.out}, and --render writes their page", file=sys.stderr)
         return error.exit_code
 
 
