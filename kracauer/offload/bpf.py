@@ -30,12 +30,9 @@ PROGRAM_SCHED_CLS: Final = 3
 ATTACH_TCX_EGRESS: Final = 47
 
 _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD, _OBJ_PIN, _OBJ_GET = range(8)
-_PROG_TEST_RUN: Final = 10
 _PROG_QUERY: Final = 16
 _OBJ_GET_INFO: Final = 15
 _MAP_LOOKUP_BATCH: Final = 24
-_MAP_UPDATE_BATCH: Final = 26
-_MAP_DELETE_BATCH: Final = 27
 _LINK_CREATE: Final = 28
 _LINK_UPDATE: Final = 29
 _LINK_DETACH: Final = 34
@@ -89,29 +86,21 @@ class MapInfo(NamedTuple):
     flags: int
 
 
-class Run(NamedTuple):
-    """What a program returned for a packet, and what it made of it; `duration_ns` is the mean of all repetitions."""
-
-    verdict: int
-    packet: bytes
-    duration_ns: int
-
-
 @cache
 def syscall_number() -> int:
     """The number of bpf(2) on this machine; raises OffloadError where it is not known."""
     machine, bits = platform.machine(), struct.calcsize("P") * 8
     number = _SYSCALLS.get((machine, bits))
     if number is None:
-        raise OffloadError(f"the number of bpf(2) on {machine} ({bits} bits) is not known", 'set offload = "off"')
+        raise OffloadError(f"the number of bpf(2) on {machine} ({bits} bits) is not known", 'set network.offload = "off"')
     return number
 
 
 def _call(command: int, attribute: bytes) -> int:
-    return _call_into(command, ctypes.create_string_buffer(attribute, len(attribute)))
+    return call_into(command, ctypes.create_string_buffer(attribute, len(attribute)))
 
 
-def _call_into(command: int, attribute: "ctypes.Array[ctypes.c_char]") -> int:
+def call_into(command: int, attribute: "ctypes.Array[ctypes.c_char]") -> int:
     """The call whose answer the kernel writes into the attribute itself."""
     return _call_at(command, _pointer(attribute), len(attribute))
 
@@ -211,21 +200,13 @@ class Map:
         pointers = struct.pack("=QQQQ", 0, _pointer(position), _pointer(keys), _pointer(values))
         attribute = ctypes.create_string_buffer(pointers + struct.pack("=IIQQ", count, self.fd, 0, 0), 56)
         try:
-            _call_into(_MAP_LOOKUP_BATCH, attribute)
+            call_into(_MAP_LOOKUP_BATCH, attribute)
         except OSError as error:
             if error.errno != errno.ENOENT:  # it says that this was the last of them
                 raise
         found = struct.unpack_from("=I", attribute.raw, 32)[0]
         parts = zip(_parts(keys.raw, self.key_bytes, found), _parts(values.raw, self.value_bytes, found), strict=True)
         return list(parts)
-
-    def update_all(self, items: Sequence[tuple[bytes, bytes]]) -> None:
-        """Set many values in one call."""
-        self._batch(_MAP_UPDATE_BATCH, [key for key, _ in items], [value for _, value in items])
-
-    def delete_all(self, keys: Sequence[bytes]) -> None:
-        """Remove many keys in one call, all of which are there."""
-        self._batch(_MAP_DELETE_BATCH, keys, None)
 
     def map_memory(self) -> mmap.mmap:
         """The values of an array that was made with F_MMAPABLE, one behind the other, each at a multiple of eight bytes."""
@@ -241,14 +222,6 @@ class Map:
         if len(key) != self.key_bytes:
             raise ValueError(f"a key has {self.key_bytes} bytes, not {len(key)}")
         self._key.raw = key
-
-    def _batch(self, command: int, keys: Sequence[bytes], values: Sequence[bytes] | None) -> None:
-        if not keys:
-            return
-        key_buffer = ctypes.create_string_buffer(b"".join(keys), len(keys) * self.key_bytes)
-        value_buffer = ctypes.create_string_buffer(b"".join(values or ()), len(keys) * self.value_bytes)
-        values_at = 0 if values is None else _pointer(value_buffer)
-        _call(command, struct.pack("=QQQQIIQQ", 0, 0, _pointer(key_buffer), values_at, len(keys), self.fd, 0, 0))
 
 
 def _parts(data: bytes, size: int, count: int) -> Iterator[bytes]:
@@ -297,20 +270,9 @@ def load_program(kind: int, instructions: bytes, *, licence: str, name: str = ""
         raise explain(error, "load the program", lines[-_LOG_LINES:]) from error
 
 
-def verification(kind: int, instructions: bytes, *, licence: str) -> str:
-    """What the verifier has to say of a program that it takes: its own figures."""
-    code = ctypes.create_string_buffer(instructions, len(instructions))
-    licence_text = ctypes.create_string_buffer(licence.encode("ascii"))
-    log = ctypes.create_string_buffer(_LOG_BYTES)
-    statistics = 4
-    beginning = struct.pack("=IIQQ", kind, len(instructions) // _INSTRUCTION_BYTES, _pointer(code), _pointer(licence_text))
-    os.close(_call(_PROG_LOAD, beginning + struct.pack("=IIQII16s", statistics, len(log), _pointer(log), 0, 0, b"")))
-    return log.value.decode("utf-8", "replace").strip()
-
-
 def explain(error: OSError, attempt: str, log: Sequence[str] = ()) -> OffloadError:
     """Why the kernel did not let us do what was attempted, and what mends it."""
-    off = 'or set offload = "off"'
+    off = 'or set network.offload = "off"'
     match error.errno:
         case errno.EPERM | errno.EACCES if not log:
             return OffloadError(
@@ -324,24 +286,6 @@ def explain(error: OSError, attempt: str, log: Sequence[str] = ()) -> OffloadErr
     words = f": {' / '.join(line.strip() for line in log)}" if log else ""
     why = "not supported" if error.errno == _DEFERRED else error.strerror
     return OffloadError(f"the kernel refuses to {attempt} ({why}{words})", f"use Linux 5.15 or newer, {off}")
-
-
-def run(fd: int, packet: bytes, *, context: bytes = b"", repeat: int = 1) -> Run:
-    """Run the program on `packet` and nowhere else. `context` is a struct __sk_buff, or nothing."""
-    incoming = ctypes.create_string_buffer(packet, len(packet))
-    outgoing = ctypes.create_string_buffer(len(packet) + 256)
-    context_buffer = ctypes.create_string_buffer(context, max(len(context), 1))
-    attribute = ctypes.create_string_buffer(
-        struct.pack(
-            "=IIIIQQIIIIQQIIII",
-            *(fd, 0, len(packet), len(outgoing), _pointer(incoming), _pointer(outgoing), repeat, 0),
-            *(len(context), 0, _pointer(context_buffer) if context else 0, 0, 0, 0, 0, 0),
-        ),
-        80,
-    )
-    _call_into(_PROG_TEST_RUN, attribute)
-    verdict, _, length = struct.unpack_from("=iII", attribute.raw, 4)
-    return Run(verdict, outgoing.raw[:length], struct.unpack_from("=I", attribute.raw, 36)[0])
 
 
 def pin(fd: int, path: Path) -> None:
@@ -389,7 +333,7 @@ def links_of(interface_index: int, attach_type: int = ATTACH_TCX_EGRESS) -> set[
     query = struct.pack("=IIIIQI4x", interface_index, attach_type, 0, 0, _pointer(programs), _MOST_LINKS)
     attribute = ctypes.create_string_buffer(query + struct.pack("=QQQQ", 0, _pointer(links), 0, 0), 64)
     try:
-        _call_into(_PROG_QUERY, attribute)
+        call_into(_PROG_QUERY, attribute)
     except OSError as error:
         if error.errno == errno.ENOENT:  # there never was one
             return set()

@@ -378,7 +378,7 @@ def test_a_fast_path_that_is_required_and_not_to_be_had_ends_the_start(ip: Ip, s
     assert running.finish() == ExitCode.DEVICE
     assert running.events() == ["offload_unusable"]
     assert "does not let this process" in running.lines[-1]["cause"]
-    assert 'set offload = "off"' in running.lines[-1]["remedy"]
+    assert 'set network.offload = "off"' in running.lines[-1]["remedy"]
     assert state(ip) == before
 
 

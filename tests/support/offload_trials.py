@@ -8,12 +8,12 @@ import struct
 import time
 from typing import Protocol
 
+import program_runs
 import splice_twin as twin
 from splice_twin import Deltas
 
 from kracauer.fast_path import FastPath
 from kracauer.flows import backend_key, client_key
-from kracauer.offload import bpf
 from kracauer.offload.kernel import KernelPath
 from kracauer.offload.memory import MemoryPath
 from kracauer.replies import Endpoints
@@ -70,7 +70,7 @@ class KernelTrial:
         header = _ETHERNET[version]
         if version == 6 and len(packet) < ipv6.LENGTH:  # which a test run refuses
             return None
-        result = bpf.run(self.path.program, header + packet, context=bytes(context))
+        result = program_runs.run(self.path.program, header + packet, bytes(context))
         if result.verdict == PASS:
             assert result.packet == header + packet, "a packet that is left alone was altered"
             return None
