@@ -26,6 +26,7 @@ LEVELS = {
     "timers": 2,
     "config": 3,
     "tcp": 3,
+    "steering": 3,
     "fast_path": 4,
     "flows": 4,
     "events": 4,

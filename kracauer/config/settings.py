@@ -44,6 +44,7 @@ NETWORK_CHECKS: Final[Mapping[str, Check[object]]] = {
     "offloads": checks.offloads,
     "ownership": checks.one_of(("routed", "shared")),
     "offload": checks.offload,
+    "workers": checks.whole_number(1, 64),
     "table": checks.routing_table,
 }
 LOG_CHECKS: Final[Mapping[str, Check[object]]] = {

@@ -61,6 +61,7 @@ class Network:
 
     `ownership` of the service addresses: "routed" to the device as a whole, or "shared" with this host, of whose table number
     `table` a few ports are led to the device. `offload`: whether the kernel carries what needs no look ("auto": if it can).
+    `workers` processes have a queue of the device each.
     """
 
     manage: bool = True
@@ -73,6 +74,7 @@ class Network:
     ownership: str = "routed"
     table: int = 198
     offload: str = "auto"
+    workers: int = 1
 
 
 @dataclass(frozen=True, slots=True)

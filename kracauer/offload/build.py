@@ -1,12 +1,13 @@
-"""From splice.bpf.c to bytecode.py: `python -m kracauer.offload.build`, or with `--check` just the comparison.
+"""From programs in C to modules of bytecode: `python -m kracauer.offload.build`, or with `--check` just the comparison.
 
-Needs clang at development time (Debian's package `clang`), and nothing else: no headers, no libbpf. The program is built for
+Needs clang at development time (Debian's package `clang`), and nothing else: no headers, no libbpf. A program is built for
 either byte order. What clang makes differs from version to version, so the module says which one made it; `--check` compares
 the source's hash always, and the instructions where a clang of the same major version is there.
 """
 
 import argparse
 import hashlib
+import importlib
 import re
 import shutil
 import struct
@@ -19,12 +20,9 @@ from typing import Final, NamedTuple
 
 from kracauer.errors import RemediableError
 
-SOURCE: Final = Path(__file__).with_name("splice.bpf.c")
-MODULE: Final = Path(__file__).with_name("bytecode.py")
 TARGETS: Final = {"little": "bpfel", "big": "bpfeb"}
 # v3 has 32-bit arithmetic and atomics that return a value: every kernel from 5.12 on.
 OPTIONS: Final = ("-O2", "-Wall", "-Wextra", "-Werror", "-mcpu=v3", "-g0")
-CONSTANT: Final = "link_header_length"
 
 _ELF_HEADER: Final = "16sHHIQQQIHHHHHH"
 _SECTION: Final = "IIQQQQIIQQ"
@@ -38,6 +36,19 @@ _LINE_BYTES: Final = 7 * _INSTRUCTION_BYTES
 
 class BuildError(RemediableError):
     """The program cannot be built, or is not what was built."""
+
+
+class Program(NamedTuple):
+    """A program: its source, the module that is made of it, and the one number that the loader puts in."""
+
+    source: Path
+    module: Path
+    constant: str
+
+
+SPLICE: Final = Program(Path(__file__).with_name("splice.bpf.c"), Path(__file__).with_name("bytecode.py"), "link_header_length")
+STEER: Final = Program(Path(__file__).with_name("steer.bpf.c"), Path(__file__).with_name("steering_bytecode.py"), "workers")
+PROGRAMS: Final = (SPLICE, STEER)
 
 
 class Section(NamedTuple):
@@ -66,7 +77,7 @@ class Built(NamedTuple):
     maps: dict[str, MapLayout]
 
 
-def read_object(data: bytes) -> Built:
+def read_object(data: bytes, constant: str) -> Built:
     """Take apart what clang made (ELF-64, of either byte order)."""
     order = "<" if data[5] == 1 else ">"
     sections = list(_sections(data, order))
@@ -81,8 +92,8 @@ def read_object(data: bytes) -> Built:
     relocations = {}
     for offset, info in struct.iter_unpack(order + _RELOCATION, by_name[".relprogram"].data):
         name = names[info >> 32]
-        if info & 0xFFFFFFFF != _R_BPF_64_64 or name not in (*maps, CONSTANT):
-            raise BuildError(f"the program refers to {name}", f"only maps and {CONSTANT} can be referred to")
+        if info & 0xFFFFFFFF != _R_BPF_64_64 or name not in (*maps, constant):
+            raise BuildError(f"the program refers to {name}", f"only maps and {constant} can be referred to")
         relocations[offset // _INSTRUCTION_BYTES] = name
     return Built(by_name["program"].data, relocations, dict(sorted(maps.items())))
 
@@ -100,9 +111,9 @@ def _string(strings: bytes, at: int) -> str:
     return strings[at : strings.index(0, at)].decode("ascii")
 
 
-def source_hash() -> str:
+def source_hash(program: Program) -> str:
     """The SHA-256 of the program's source, in hexadecimal digits."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    return hashlib.sha256(program.source.read_bytes()).hexdigest()
 
 
 def clang_version() -> str | None:
@@ -115,81 +126,86 @@ def clang_version() -> str | None:
     return found[1] if found else None
 
 
-def compile_source(byte_order: str) -> Built:
+def compile_source(program: Program, byte_order: str) -> Built:
     """Compile the program for a `byte_order` as `sys.byteorder` names it; raises BuildError."""
     if clang_version() is None:
         raise BuildError("there is no clang", "install Debian's package `clang`; only development needs it")
     with tempfile.TemporaryDirectory() as directory:
-        target = Path(directory) / "splice.o"
-        command = ["clang", *OPTIONS, "-target", TARGETS[byte_order], "-c", SOURCE.name, "-o", str(target)]
-        result = subprocess.run(command, cwd=SOURCE.parent, capture_output=True, text=True, check=False)
+        target = Path(directory) / "program.o"
+        source = program.source
+        command = ["clang", *OPTIONS, "-target", TARGETS[byte_order], "-c", source.name, "-o", str(target)]
+        result = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=False)
         if result.returncode:
-            raise BuildError(f"clang cannot compile {SOURCE.name}", result.stderr)
-        return read_object(target.read_bytes())
+            raise BuildError(f"clang cannot compile {source.name}", result.stderr)
+        return read_object(target.read_bytes(), program.constant)
 
 
-def render() -> str:
+def render(program: Program) -> str:
     """The text of the module; raises BuildError."""
-    built = {order: compile_source(order) for order in TARGETS}
+    built = {order: compile_source(program, order) for order in TARGETS}
     layouts = built["little"].maps
     if built["big"].maps != layouts:
         raise BuildError("the maps differ with the byte order", "give every field an explicit size and padding")
+    name = program.source.name
     lines = [
-        '"""The program of splice.bpf.c for the kernel; made by `python -m kracauer.offload.build`, not to be edited."""',
+        f'"""The program of {name} for the kernel; made by `python -m kracauer.offload.build`, not to be edited."""',
         "",
         "from typing import Final",
         "",
-        f'SOURCE_SHA256: Final = "{source_hash()}"',
+        f'SOURCE_SHA256: Final = "{source_hash(program)}"',
         f'CLANG: Final = "{clang_version()}"',
         "",
         "# By name: type, bytes of a key, bytes of a value, flags.",
-        "MAPS: Final = {",
+        "MAPS: Final[dict[str, tuple[int, int, int, int]]] = {",
         *(f'    "{name}": {tuple(layout)},' for name, layout in layouts.items()),
         "}",
         "",
         "# By byte order: which instruction refers to which map or constant.",
         "RELOCATIONS: Final[dict[str, dict[int, str]]] = {",
     ]
-    for order, program in built.items():
-        lines += [f'    "{order}": {{', *(f'        {at}: "{name}",' for at, name in program.relocations.items()), "    },"]
+    for order, made in built.items():
+        lines += [f'    "{order}": {{', *(f'        {at}: "{name}",' for at, name in made.relocations.items()), "    },"]
     lines += ["}", "", "# By byte order, seven instructions a line.", "INSTRUCTIONS: Final = {"]
-    for order, program in built.items():
-        parts = [program.instructions[at : at + _LINE_BYTES] for at in range(0, len(program.instructions), _LINE_BYTES)]
+    for order, made in built.items():
+        parts = [made.instructions[at : at + _LINE_BYTES] for at in range(0, len(made.instructions), _LINE_BYTES)]
         lines += [f'    "{order}": bytes.fromhex(', *(f'        "{part.hex()}"' for part in parts), "    ),"]
     return "\n".join([*lines, "}", ""])
 
 
-def check() -> str:
+def check(program: Program) -> str:
     """Compare the module with the source; says how far it could look. Raises BuildError where they differ."""
-    from kracauer.offload import bytecode  # noqa: PLC0415  the first build has none yet
-
+    module, source = program.module.name, program.source.name
     remedy = "build it anew with `python -m kracauer.offload.build`"
-    if source_hash() != bytecode.SOURCE_SHA256:
-        raise BuildError(f"{MODULE.name} was made from another {SOURCE.name}", remedy)
+    # By name: the first build has none yet.
+    bytecode = importlib.import_module(f"kracauer.offload.{program.module.stem}")
+    if source_hash(program) != bytecode.SOURCE_SHA256:
+        raise BuildError(f"{module} was made from another {source}", remedy)
     version = clang_version()
     if version is None or version.partition(".")[0] != bytecode.CLANG.partition(".")[0]:
         has = "there is none" if version is None else f"this is {version}"
-        return f"the source's hash fits; its instructions were made by clang {bytecode.CLANG}, {has}, and were not compared"
-    built = {order: compile_source(order) for order in TARGETS}
+        return f"the hash of {source} fits; {module} was made by clang {bytecode.CLANG}, {has}: instructions were not compared"
+    built = {order: compile_source(program, order) for order in TARGETS}
     layouts = {name: tuple(layout) for name, layout in built["little"].maps.items()}
     if (
-        {order: program.instructions for order, program in built.items()} != bytecode.INSTRUCTIONS
-        or {order: program.relocations for order, program in built.items()} != bytecode.RELOCATIONS
+        {order: made.instructions for order, made in built.items()} != bytecode.INSTRUCTIONS
+        or {order: made.relocations for order, made in built.items()} != bytecode.RELOCATIONS
         or layouts != bytecode.MAPS
     ):
-        raise BuildError(f"{MODULE.name} is not what clang {version} makes of {SOURCE.name}", remedy)
-    return f"{MODULE.name} is what clang {version} makes of {SOURCE.name}"
+        raise BuildError(f"{module} is not what clang {version} makes of {source}", remedy)
+    return f"{module} is what clang {version} makes of {source}"
 
 
 def main() -> None:
-    """Write the module, or compare it."""
+    """Write the modules, or compare them."""
     parser = argparse.ArgumentParser(prog="python -m kracauer.offload.build", description=__doc__.partition("\n")[0])
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the module does not fit the source")
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a module does not fit its source")
+    is_checking = parser.parse_args().check
     try:
-        if parser.parse_args().check:
-            print(check())
-        else:
-            MODULE.write_text(render(), encoding="ascii")
+        for program in PROGRAMS:
+            if is_checking:
+                print(check(program))
+            else:
+                program.module.write_text(render(program), encoding="ascii")
     except BuildError as error:
         sys.exit(str(error))
 

@@ -6,7 +6,7 @@ SOURCE_SHA256: Final = "a3a09797738876303a994ebca3062f5c50df118a642243b65546214c
 CLANG: Final = "14.0.6"
 
 # By name: type, bytes of a key, bytes of a value, flags.
-MAPS: Final = {
+MAPS: Final[dict[str, tuple[int, int, int, int]]] = {
     "backend_flows": (1, 36, 40, 1),
     "client_flows": (1, 12, 64, 1),
     "control": (2, 4, 8, 1024),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kracauer.offload import build, bytecode
-from kracauer.offload.build import BuildError
+from kracauer.offload.build import BuildError, Program
 from kracauer.offload.layout import CARRIED, CONTROL, TRAFFIC_BYTES
 
 
@@ -20,22 +20,27 @@ needs_clang = pytest.mark.skipif(
 )
 
 
-def test_the_module_was_made_from_this_source() -> None:
-    assert build.check()
+programs = pytest.mark.parametrize("program", build.PROGRAMS, ids=lambda program: program.source.name)
+
+
+@programs
+def test_the_module_was_made_from_this_source(program: Program) -> None:
+    assert build.check(program)
 
 
 @needs_clang
-def test_the_instructions_are_what_clang_makes_of_the_source() -> None:
-    assert build.check().endswith("makes of splice.bpf.c")
-    assert build.render() == build.MODULE.read_text(encoding="ascii")
+@programs
+def test_the_instructions_are_what_clang_makes_of_the_source(program: Program) -> None:
+    assert build.check(program).endswith(f"makes of {program.source.name}")
+    assert build.render(program) == program.module.read_text(encoding="ascii")
 
 
-def test_another_source_is_noticed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    source = tmp_path / "splice.bpf.c"
-    source.write_bytes(build.SOURCE.read_bytes() + b"\n")
-    monkeypatch.setattr(build, "SOURCE", source)
+@programs
+def test_another_source_is_noticed(program: Program, tmp_path: Path) -> None:
+    source = tmp_path / program.source.name
+    source.write_bytes(program.source.read_bytes() + b"\n")
     with pytest.raises(BuildError, match="made from another"):
-        build.check()
+        build.check(program._replace(source=source))
 
 
 @needs_clang
@@ -43,23 +48,22 @@ def test_other_instructions_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None
     altered = {order: code[:-8] + bytes(8) for order, code in bytecode.INSTRUCTIONS.items()}
     monkeypatch.setattr(bytecode, "INSTRUCTIONS", altered)
     with pytest.raises(BuildError, match="is not what clang"):
-        build.check()
+        build.check(build.SPLICE)
 
 
 def test_without_clang_the_check_says_what_it_could_not_see(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nonexistent")
-    assert "were not compared" in build.check()
+    assert "were not compared" in build.check(build.SPLICE)
     with pytest.raises(BuildError, match="install Debian's package `clang`"):
-        build.render()
+        build.render(build.SPLICE)
 
 
 @needs_clang
-def test_a_mistake_in_the_source_is_shown_with_its_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_mistake_in_the_source_is_shown_with_its_line(tmp_path: Path) -> None:
     source = tmp_path / "splice.bpf.c"
-    source.write_text(build.SOURCE.read_text(encoding="utf-8") + "int unfinished(void) { return }\n", encoding="utf-8")
-    monkeypatch.setattr(build, "SOURCE", source)
+    source.write_text(build.SPLICE.source.read_text(encoding="utf-8") + "int unfinished(void) { return }\n", encoding="utf-8")
     with pytest.raises(BuildError, match=re.escape("splice.bpf.c:") + r"\d+:"):
-        build.render()
+        build.render(build.SPLICE._replace(source=source))
 
 
 def test_the_maps_hold_what_python_puts_there() -> None:

@@ -13,13 +13,14 @@ from kracauer.offload import build, bytecode
 if __name__ == "__main__":
     old, new = sys.argv[1:3]
     del sys.argv[1:3]
-    source = build.SOURCE.read_text(encoding="utf-8")
+    program = build.SPLICE
+    source = program.source.read_text(encoding="utf-8")
     if source.count(old) != 1:
-        sys.exit(f"{old!r} is to be found once in {build.SOURCE.name}, not {source.count(old)} times")
+        sys.exit(f"{old!r} is to be found once in {program.source.name}, not {source.count(old)} times")
     with tempfile.TemporaryDirectory() as directory:
-        build.SOURCE = Path(directory) / build.SOURCE.name  # type: ignore[misc]
-        build.SOURCE.write_text(source.replace(old, new), encoding="utf-8")
-        built = build.compile_source(sys.byteorder)
+        altered = program._replace(source=Path(directory) / program.source.name)
+        altered.source.write_text(source.replace(old, new), encoding="utf-8")
+        built = build.compile_source(altered, sys.byteorder)
     bytecode.INSTRUCTIONS[sys.byteorder] = built.instructions
     bytecode.RELOCATIONS[sys.byteorder] = built.relocations
     sys.exit(main())

@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * Which queue of the TUN device a packet goes to, as a socket filter behind TUNSETSTEERINGEBPF: kracauer/steering/flows.py in the
+ * kernel. The kernel takes what is returned modulo the number of queues.
+ *
+ * What has no ports where they usually lie goes where the client's address alone leads. A worker that gets what is another's
+ * hands it over; so this may know less than the workers do, but must agree with them on what is plain.
+ *
+ * Built by `python -m kracauer.offload.build`, which needs clang and no headers.
+ */
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define net16(x) ((u16)__builtin_bswap16(x))
+#define net32(x) ((u32)__builtin_bswap32(x))
+#else
+#define net16(x) ((u16)(x))
+#define net32(x) ((u32)(x))
+#endif
+
+#define SECTION(name) __attribute__((section(name), used))
+#define INLINE static inline __attribute__((always_inline))
+
+struct __sk_buff;
+
+static long (*const skb_load_bytes)(const struct __sk_buff *, u32 offset, void *to, u32 length) = (void *)26;
+
+/* How many workers there are. The loader puts it in. */
+extern const u8 workers[];
+#define WORKERS ((u32)(u64)workers)
+
+enum { TCP = 6, ICMP = 1, ICMPV6 = 58 };
+enum { FRAGMENTED = 0x3FFF };
+enum { ICMPV6_ERRORS_END = 128 };
+
+struct ipv4 {
+	u8 version_ihl, tos;
+	u16 total_length, identification, fragment;
+	u8 ttl, protocol;
+	u16 checksum;
+	u32 src, dst;
+};
+
+struct ipv6 {
+	u32 version_class_label;
+	u16 payload_length;
+	u8 next_header, hop_limit;
+	u32 src[4], dst[4];
+};
+
+/* `client` as it lies in the packet. */
+INLINE u32 choose(u32 client, u32 port)
+{
+	u32 number = (net32(client) + port * 0x9E3779B1) * 0x85EBCA6B;
+
+	number = (number ^ number >> 15) * 0xC2B2AE35;
+	return (u64)number * WORKERS >> 32;
+}
+
+INLINE u32 port_at(const struct __sk_buff *skb, u32 at)
+{
+	u16 port;
+
+	return skb_load_bytes(skb, at, &port, sizeof(port)) ? 0 : net16(port);
+}
+
+/* RFC 792: what these messages quote. */
+INLINE int is_v4_error(u8 type)
+{
+	return type == 3 || type == 4 || type == 5 || type == 11 || type == 12;
+}
+
+INLINE u32 from_client(const struct __sk_buff *skb)
+{
+	struct ipv4 ip;
+	u32 at;
+	u8 type;
+
+	if (skb_load_bytes(skb, 0, &ip, sizeof(ip)))
+		return 0;
+	at = (ip.version_ihl & 15) * 4;
+	if (ip.fragment & net16(FRAGMENTED))
+		return choose(ip.src, 0);
+	if (ip.protocol == TCP)
+		return choose(ip.src, port_at(skb, at));
+	if (ip.protocol == ICMP && !skb_load_bytes(skb, at, &type, 1) && is_v4_error(type)) {
+		at += 8;
+		if (skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.protocol != TCP)
+			return 0;
+		return choose(ip.dst, port_at(skb, at + (ip.version_ihl & 15) * 4 + 2));
+	}
+	return choose(ip.src, 0);
+}
+
+INLINE u32 to_client(const struct __sk_buff *skb)
+{
+	struct ipv6 ip;
+	u8 type;
+
+	if (skb_load_bytes(skb, 0, &ip, sizeof(ip)))
+		return 0;
+	if (ip.next_header == TCP)
+		return choose(ip.dst[3], port_at(skb, sizeof(ip) + 2));
+	if (ip.next_header == ICMPV6 && !skb_load_bytes(skb, sizeof(ip), &type, 1) && type < ICMPV6_ERRORS_END) {
+		if (skb_load_bytes(skb, sizeof(ip) + 8, &ip, sizeof(ip)) || ip.next_header != TCP)
+			return 0;
+		return choose(ip.src[3], port_at(skb, sizeof(ip) + 8 + sizeof(ip)));
+	}
+	return choose(ip.dst[3], 0);
+}
+
+SECTION("program") int steer(const struct __sk_buff *skb)
+{
+	u8 version;
+
+	if (skb_load_bytes(skb, 0, &version, 1))
+		return 0;
+	return version >> 4 == 6 ? to_client(skb) : from_client(skb);
+}
