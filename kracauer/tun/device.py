@@ -4,7 +4,7 @@ import errno
 import fcntl
 import os
 from contextlib import suppress
-from typing import Final, NoReturn
+from typing import Final, NoReturn, Protocol
 
 from pytun_pmd3 import TunTapDevice
 
@@ -19,22 +19,58 @@ _NO_VNET_HEADER: Final = bytes(PACKET_START - VNET_START)
 _GONE: Final = frozenset({errno.EBADFD, errno.EBADF, errno.ENODEV, errno.ENXIO, errno.ESHUTDOWN})
 
 
-class TunDevice:
-    """An open TUN device; `fallback` says why it has no offloads, and is empty when it has them or none were wanted.
+class Descriptor(Protocol):
+    """What holds an open device: a TunTapDevice, or what another process has handed down."""
 
-    `is_found` tells that it was left by an earlier process and taken over, not created.
+    @property
+    def name(self) -> str:
+        """The interface's name."""
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+class InheritedQueue:
+    """A queue of the device `name` that another process has opened: its descriptor is ours to close."""
+
+    def __init__(self, descriptor: int, name: str) -> None:
+        self.name = name
+        self._descriptor = descriptor
+
+    def fileno(self) -> int:
+        """As it was handed down; -1 once closed."""
+        return self._descriptor
+
+    def close(self) -> None:
+        """Close it; closing twice is no error."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class TunDevice:
+    """An open TUN device, or one queue of it; `fallback` says why it has no offloads: empty where it has, or none were wanted.
+
+    `is_found` tells that it was left by an earlier process and taken over, not created, `is_replaced` that one was left which
+    had to be made anew.
     """
 
-    def __init__(self, device: TunTapDevice, *, has_vnet_header: bool, has_offloads: bool, fallback: str) -> None:
+    def __init__(
+        self, device: TunTapDevice | Descriptor, *, has_vnet_header: bool, has_offloads: bool, fallback: str = ""
+    ) -> None:
         self._device = device
         self._fd: int = device.fileno()
-        self._has_vnet_header = has_vnet_header
+        self.has_vnet_header = has_vnet_header
         self._frame: Frame | None = None
         self._target: list[memoryview] = []
         self.name: str = device.name
         self.has_offloads = has_offloads
         self.fallback = fallback
         self.is_found = False
+        self.is_replaced = False
         self.refused: dict[str, int] = {}
         os.set_blocking(self._fd, False)
 
@@ -46,14 +82,14 @@ class TunDevice:
         """Read one packet to its place in `frame`; False when none is waiting. Raises DeviceLostError."""
         if frame is not self._frame:  # the usual caller reuses one frame: cut the view into it just once
             self._frame = frame
-            self._target = [frame.view[VNET_START if self._has_vnet_header else PACKET_START :]]
+            self._target = [frame.view[VNET_START if self.has_vnet_header else PACKET_START :]]
         try:
             length = os.readv(self._fd, self._target)
         except BlockingIOError:
             return False
         except OSError as error:
             self._raise_lost(error)
-        if self._has_vnet_header:
+        if self.has_vnet_header:
             frame.end = VNET_START + length
         else:
             frame.buffer[VNET_START:PACKET_START] = _NO_VNET_HEADER
@@ -63,7 +99,7 @@ class TunDevice:
     def write(self, packet: Buffer) -> None:
         """Write one packet; one that the kernel refuses is counted in `refused`. Raises DeviceLostError."""
         try:
-            os.write(self._fd, packet if self._has_vnet_header else memoryview(packet)[len(_NO_VNET_HEADER) :])
+            os.write(self._fd, packet if self.has_vnet_header else memoryview(packet)[len(_NO_VNET_HEADER) :])
         except OSError as error:
             # EINVAL: a packet or vnet header the kernel does not like. EIO: the link is down, and may come up again.
             # EAGAIN, ENOBUFS, ENOMEM: no room now. None of them is a reason to stop serving the others.

@@ -25,6 +25,7 @@ from kracauer.wire.buffer import PACKET_START, VNET_START
 CLONE_DEVICE: Final = "/dev/net/tun"
 
 IFF_TUN: Final = 0x0001
+IFF_MULTI_QUEUE: Final = 0x0100
 IFF_PERSIST: Final = 0x0800
 IFF_NO_PI: Final = 0x1000
 IFF_VNET_HDR: Final = 0x4000
@@ -57,13 +58,18 @@ def open_device(
     is_adopting: bool = False,
     is_persistent: bool = False,
     owner: int | None = None,
+    has_queues: bool = False,
+    may_replace: bool = False,
 ) -> TunDevice:
     """Create the TUN device `name`, or with `is_adopting` take one that the operator has made.
 
     With `is_persistent` it stays when the process ends, for user number `owner` (or else our own) alone to open, and one that
-    was left so is taken over.
+    was left so is taken over. With `has_queues` it may have others beside this one, by `open_queue`; one that was left with
+    queues where none are wanted, or without, is removed and made anew if the caller, who knows that nobody has it, says that
+    it may be.
     Raises DeviceError with cause and remedy when that cannot be done.
     """
+    queues = IFF_MULTI_QUEUE if has_queues else 0
     if not _VALID_NAME.match(name):
         raise DeviceError(
             f"{name!r} cannot be the name of an interface",
@@ -71,10 +77,17 @@ def open_device(
         )
     if is_persistent:
         try:
-            return _open_persistent(name, has_offloads, os.geteuid() if owner is None else owner)
+            return _open_persistent(
+                name, has_offloads, os.geteuid() if owner is None else owner, queues, may_replace=may_replace
+            )
         except OSError as error:
             raise _explain(name, error) from error
-    return _open(name, IFF_TUN | IFF_NO_PI | (0 if is_adopting else IFF_TUN_EXCL), has_offloads)
+    return _open(name, IFF_TUN | IFF_NO_PI | queues | (0 if is_adopting else IFF_TUN_EXCL), has_offloads)
+
+
+def open_queue(device: TunDevice, *, has_offloads: bool = True) -> TunDevice:
+    """One more queue of `device`, which was opened with `has_queues`, at the end of those there are; raises DeviceError."""
+    return _open(device.name, IFF_TUN | IFF_NO_PI | IFF_MULTI_QUEUE, has_offloads)
 
 
 def _open(name: str, flags: int, has_offloads: bool) -> TunDevice:
@@ -107,9 +120,12 @@ def _clear_offloads(device: "Attachment") -> None:
         fcntl.ioctl(device.fileno(), TUNSETOFFLOAD, 0)
 
 
-def _open_persistent(name: str, has_offloads: bool, owner: int) -> TunDevice:
+def _open_persistent(name: str, has_offloads: bool, owner: int, queues: int, *, may_replace: bool) -> TunDevice:
     is_known = _is_ours(name)
-    device = _open(name, IFF_TUN | IFF_NO_PI | (0 if is_known else IFF_TUN_EXCL), has_offloads)
+    is_replaced = is_known and may_replace and _remove_unlike(name, queues)
+    flags = IFF_TUN | IFF_NO_PI | queues
+    device = _open(name, flags | (0 if is_known and not is_replaced else IFF_TUN_EXCL), has_offloads)
+    device.is_replaced = is_replaced
     try:
         device.is_found = _is_persistent(device)
         if device.is_found and not _is_ours(name):  # ours was replaced between the look and the attaching
@@ -124,6 +140,18 @@ def _open_persistent(name: str, has_offloads: bool, owner: int) -> TunDevice:
         device.close()
         raise
     return device
+
+
+def _remove_unlike(name: str, queues: int) -> bool:
+    """Remove the device if it has queues and `queues` does not want them, or the other way round; returns whether it did."""
+    try:
+        device = _attach(name, IFF_TUN | IFF_NO_PI | queues ^ IFF_MULTI_QUEUE)
+    except DeviceError:
+        return False  # it is as is wanted, or what is wrong will be said of that
+    with suppress(OSError):
+        fcntl.ioctl(device.fileno(), TUNSETPERSIST, 0)
+    device.close()
+    return True
 
 
 def _is_ours(name: str) -> bool:
