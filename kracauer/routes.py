@@ -31,6 +31,9 @@ class Backend:
     def __hash__(self) -> int:
         return self._hash
 
+    def __reduce__(self) -> tuple[type["Backend"], tuple[IPv6Address, int | None]]:
+        return Backend, (self.address, self.port)  # in another process an address has another hash
+
     def __str__(self) -> str:
         return str(self.address) if self.port is None else f"[{self.address}]:{self.port}"
 

@@ -15,6 +15,7 @@ class ExitCode(IntEnum):
     DEVICE_LOST = 6  # the device went away while running
     ALREADY_RUNNING = 7  # run: another process serves with this device
     NOT_RUNNING = 8  # reload, stop, status: nobody serves with this device
+    WORKERS = 9  # run: worker processes could not be started
     UNAVAILABLE = 69  # a package that this command needs is not installed (EX_UNAVAILABLE of sysexits.h)
     INTERNAL = 70  # a mistake in this program (EX_SOFTWARE)
     NO_ANSWER = 75  # the service did not answer, or not end, in time (EX_TEMPFAIL)

@@ -32,7 +32,7 @@ def run(arguments: Namespace) -> int:
 
 def _serve(config: Config, reread: Callable[[], Config], record: Path | None) -> int:
     from kracauer import logs  # noqa: PLC0415 - heavy: no other command should pay for them
-    from kracauer.daemon import AlreadyRunningError, RecordingError, serve  # noqa: PLC0415
+    from kracauer.daemon import AlreadyRunningError, RecordingError, WorkerError, serve  # noqa: PLC0415
     from kracauer.engine import Engine  # noqa: PLC0415
     from kracauer.offload.bpf import OffloadError  # noqa: PLC0415
     from kracauer.tun import DeviceLostError  # noqa: PLC0415
@@ -43,6 +43,7 @@ def _serve(config: Config, reread: Callable[[], Config], record: Path | None) ->
         OffloadError: (ExitCode.DEVICE, "offload_unusable"),
         HostError: (ExitCode.NETWORK, "network_unusable"),
         RecordingError: (ExitCode.USAGE, "recording_impossible"),
+        WorkerError: (ExitCode.WORKERS, "worker_unusable"),
         AlreadyRunningError: (ExitCode.ALREADY_RUNNING, "already_running"),
     }
     log = logs.configure(config.log.level, config.log.format)

@@ -3,6 +3,7 @@
 from kracauer.config.changes import restart_problems
 from kracauer.config.document import parse_config, parse_document
 from kracauer.config.problems import ABSENT, Problem
+from kracauer.config.shares import share_of
 from kracauer.config.values import Config, Dns, Limits, Listener, Log, NameServer, Network, Probes, Timeouts
 from kracauer.profile import BackendProfile
 
@@ -22,4 +23,5 @@ __all__ = [
     "parse_config",
     "parse_document",
     "restart_problems",
+    "share_of",
 ]

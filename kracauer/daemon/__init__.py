@@ -2,10 +2,12 @@
 
 from kracauer.daemon.clearing import clear_up
 from kracauer.daemon.lock import AlreadyRunningError, is_running
+from kracauer.daemon.member import WorkerError
 from kracauer.daemon.request import ControlError, NotPermittedError, NotRunningError, ask, await_end
 from kracauer.daemon.runtime import runtime_file
-from kracauer.daemon.serve import EngineFactory, RecordingError, serve
+from kracauer.daemon.serve import RecordingError, serve
 from kracauer.daemon.service import PacketEngine, Service
+from kracauer.daemon.taking_up import EngineFactory
 
 __all__ = [
     "AlreadyRunningError",
@@ -16,6 +18,7 @@ __all__ = [
     "PacketEngine",
     "RecordingError",
     "Service",
+    "WorkerError",
     "ask",
     "await_end",
     "clear_up",

@@ -3,7 +3,7 @@
 from contextlib import ExitStack, suppress
 
 from kracauer.config import Config
-from kracauer.daemon.flow_file import remove_flow_file
+from kracauer.daemon.flow_files import remove_flow_files
 from kracauer.daemon.lock import ServiceLock
 from kracauer.daemon.offloading import remove_offload
 from kracauer.daemon.runtime import runtime_file
@@ -25,7 +25,7 @@ def clear_up(device: str, config: Config | None) -> tuple[str, ...]:
         remove_offload(device)
         if config is None or config.network.manage:
             failures = forget(device, () if config is None else destinations(config))
-        remove_flow_file(runtime_file(device, "flows"))
+        remove_flow_files(device)
         with suppress(OSError):
             runtime_file(device, "sock").unlink()
     return failures

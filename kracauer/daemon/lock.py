@@ -52,6 +52,11 @@ class ServiceLock:
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
 
+    @property
+    def descriptor(self) -> int | None:
+        """What holds it, as long as anybody has that open; None where it is not held."""
+        return self._descriptor
+
     def release(self) -> None:
         """Let go of it; letting go twice is no error."""
         if self._descriptor is not None:

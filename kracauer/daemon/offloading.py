@@ -28,15 +28,22 @@ class Offload:
     def __init__(self, config: Config, device: str, log: FilteringBoundLogger) -> None:
         self.path: FastPath = NoFastPath()
         self._wanted = config.network.offload
-        self._capacity = min(config.limits.flows, MAX_FLOWS)
+        workers = config.network.workers
+        self.capacity = -(-min(config.limits.flows, MAX_FLOWS) // workers) * workers
         self._device = device
         self._log = log
         self._former: Former | None = None
         self._kernel: KernelPath | None = None
 
-    def open(self, records: Records, *, is_recording: bool = False) -> None:
+    @property
+    def kernel(self) -> KernelPath | None:
+        """The path, where it is the kernel's."""
+        return self._kernel
+
+    def open(self, records: Records | None, *, is_recording: bool = False) -> None:
         """Have the records tell what an earlier process's program has carried, and make maps and program of our own.
 
+        No records: they are workers', and so is that.
         Raises OffloadError where the configuration requires what cannot be. What is recorded has to pass here, so then there is
         no fast path, as with "off": an earlier one is taken away.
         """
@@ -44,7 +51,8 @@ class Offload:
             cause = "packets that the kernel carries cannot be recorded"
             raise OffloadError(cause, 'set network.offload = "auto", or do not record')
         former = self._former = Former.find(self._device)
-        former.collect(records)
+        if records is not None:
+            former.collect(records)
         if self._wanted == OFF:
             self._remove_former('network.offload = "off"')
         elif is_recording:
@@ -54,14 +62,14 @@ class Offload:
             self._remove_former(cause)
         else:
             try:
-                self.path = self._kernel = KernelPath.open(self._capacity, former=former)
+                self.path = self._kernel = KernelPath.open(self.capacity, former=former)
             except OffloadError as error:
                 if self._wanted == REQUIRE:
                     raise
                 self.path = NoFastPath(self._report(error))
                 self._remove_former(error.cause)
 
-    def attach(self, records: Records) -> None:
+    def attach(self, records: Records | None) -> None:
         """Put the program on the device, between two packets in the place of an earlier one's; raises as `open`."""
         kernel, former = self._kernel, self._former
         if kernel is None or former is None:
@@ -75,7 +83,8 @@ class Offload:
             self._give_up(error)
             self._remove_former(error.cause)
             return
-        former.collect(records)  # what was carried while we took up the flows
+        if records is not None:
+            former.collect(records)  # what was carried while we took up the flows
         if former.flows:
             self._log.info("offload_taken_over", device=self._device, flows=former.flows)
         self._warn_unreadable(former)
@@ -83,7 +92,7 @@ class Offload:
         standing = kernel.standing
         why = {} if standing.survives else {"cause": standing.cause, "remedy": standing.remedy}
         self._log.info(
-            "offload_attached", device=self._device, kind=kind, flows=self._capacity, survives=standing.survives, **why
+            "offload_attached", device=self._device, kind=kind, flows=self.capacity, survives=standing.survives, **why
         )
 
     def check(self) -> None:

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from structlog.typing import FilteringBoundLogger
 
@@ -15,7 +15,6 @@ from kracauer.daemon.background import in_background
 from kracauer.daemon.notify import notify, notify_reloading
 from kracauer.daemon.resolver import Resolver
 from kracauer.daemon.routing import ServiceRoutes
-from kracauer.daemon.service import Service
 from kracauer.errors import ConfigError, HostError
 
 ReadConfig: TypeAlias = Callable[[], Config]  # raises ConfigError
@@ -33,6 +32,13 @@ class Outcome:
     summary: dict[str, object]
 
 
+class Reconfigurable(Protocol):
+    """What is reloaded."""
+
+    def reconfigure(self, config: Config) -> Awaitable[None] | None:
+        """Go by `config` from now on, or from the moment on that what is returned is done."""
+
+
 class Reloader:
     """Reloads when asked to, one at a time; all who ask meanwhile share the next one."""
 
@@ -40,7 +46,7 @@ class Reloader:
         self,
         config: Config,
         read_config: ReadConfig,
-        service: Service,
+        service: Reconfigurable,
         routes: ServiceRoutes | None,
         log: FilteringBoundLogger,
         resolver: Resolver | None = None,
@@ -89,7 +95,7 @@ class Reloader:
             wanted = await self._read()
             if self._routes is not None:
                 await self._routes.prepare(wanted)
-            self._put_in_force(wanted)
+            await self._put_in_force(wanted)
         except ConfigError as error:
             problems = tuple(str(problem) for problem in error.problems)
         except HostError as error:
@@ -123,8 +129,10 @@ class Reloader:
             raise ConfigError(problems)
         return wanted
 
-    def _put_in_force(self, wanted: Config) -> None:
-        self._service.reconfigure(wanted)
+    async def _put_in_force(self, wanted: Config) -> None:
+        pending = self._service.reconfigure(wanted)
+        if pending is not None:
+            await pending
         if self._resolver is not None:
             self._resolver.reconfigure(wanted)
         self.config = wanted

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from structlog.typing import FilteringBoundLogger
 
@@ -26,6 +26,9 @@ _REMEDIES: Final = {
     errno.ENOMEM: "give it more memory",
     errno.EAGAIN: "allow it more threads (LimitNPROC, TasksMax) or more memory",
 }
+# What tells the addresses and ports that there are flows to.
+Services: TypeAlias = Callable[[], Iterable[tuple[IPv4Address, int]]]
+
 _ADDRESS: Final = slice(4, 8)  # of a flow's client key: the service's address, and its port
 _PORT: Final = slice(10, 12)
 
@@ -33,14 +36,16 @@ _PORT: Final = slice(10, 12)
 class ServiceRoutes:
     """Which ways are led into the device: those listened on, and those that flows are left of."""
 
-    def __init__(self, config: Config, setup: HostSetup, watch: HostWatch, flows: FlowTable, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self, config: Config, setup: HostSetup, watch: HostWatch, services: Services, log: FilteringBoundLogger
+    ) -> None:
         self.ways = set(ways(config))
         self._wanted = set(ways(config))
         self._config = config
         self._device = config.network.device
         self._setup = setup
         self._watch = watch
-        self._flows = flows
+        self._services = services
         self._log = log
         self._tasks: set[asyncio.Task[None]] = set()
         self._turn = asyncio.Lock()
@@ -52,7 +57,7 @@ class ServiceRoutes:
 
     def lead_flows(self, config: Config) -> None:
         """Have the flows of an earlier process go on whose way is no longer listened on, as far as the host allows it."""
-        for left in occupied(config, self._flows) - self.ways:
+        for left in occupied(config, self._services()) - self.ways:
             listeners = (*config.listeners, Listener(left.address, left.port or 1))
             try:
                 self._setup.extend(_steps(replace(config, listeners=listeners), {left}))
@@ -130,7 +135,7 @@ class ServiceRoutes:
 
     def _handle_timer(self) -> None:
         self._timer = None
-        idle = self.ways - self._wanted - occupied(self._config, self._flows)
+        idle = self.ways - self._wanted - occupied(self._config, self._services())
         if idle:
             self._begin(self._retire(idle))
         self._plan_retirement()
@@ -161,10 +166,15 @@ async def _ask_kernel(work: Callable[[], None]) -> None:
         raise HostError(cause, _REMEDIES.get(number, "see `dmesg` for the reason")) from error
 
 
-def occupied(config: Config, flows: FlowTable) -> set[Way]:
-    """The ways that flows are of."""
+def occupied(config: Config, services: Iterable[tuple[IPv4Address, int]]) -> set[Way]:
+    """The ways that flows to these addresses and ports are of."""
+    return {way(config, address, port) for address, port in services}
+
+
+def services_of(flows: FlowTable) -> set[tuple[IPv4Address, int]]:
+    """The addresses and ports that the clients of these flows have dialled."""
     found = {(key[_ADDRESS], key[_PORT]) for key in flows.by_client}
-    return {way(config, IPv4Address(address), int.from_bytes(port, "big")) for address, port in found}
+    return {(IPv4Address(address), int.from_bytes(port, "big")) for address, port in found}
 
 
 def _steps(config: Config, added: set[Way]) -> tuple[Step, ...]:

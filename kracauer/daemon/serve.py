@@ -2,10 +2,8 @@
 
 import asyncio
 import sys
-import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Final, Protocol
 
 import structlog
 from structlog.typing import FilteringBoundLogger
@@ -14,23 +12,19 @@ from kracauer import logs
 from kracauer.config import Config
 from kracauer.daemon.control import ControlServer
 from kracauer.daemon.estate import Estate
-from kracauer.daemon.flow_file import open_flow_file
-from kracauer.daemon.garbage import spare_the_old
-from kracauer.daemon.lock import hold_lock
-from kracauer.daemon.lookup import Lookup
+from kracauer.daemon.flow_files import arrange_flow_files
+from kracauer.daemon.lock import ServiceLock, hold_lock
 from kracauer.daemon.offloading import Offload
 from kracauer.daemon.privileges import drop_privileges
 from kracauer.daemon.reload import ReadConfig, Reloader
-from kracauer.daemon.resolver import Resolver
-from kracauer.daemon.routing import ServiceRoutes, occupied
+from kracauer.daemon.routing import ServiceRoutes, Services, occupied
 from kracauer.daemon.runtime import boot_id, runtime_file
 from kracauer.daemon.secret import load_secret
-from kracauer.daemon.service import PacketEngine, Service
+from kracauer.daemon.service import SWITCH_INTERVAL_S
 from kracauer.daemon.session import Session
 from kracauer.daemon.stopping import StopRequest, StopSignals, hold_stop_signals, stop_signals_as_interrupts
+from kracauer.daemon.taking_up import Circumstances, EngineFactory, take_up_alone, take_up_together
 from kracauer.errors import RemediableError
-from kracauer.events import FlowSpliced, NameWanted
-from kracauer.fast_path import FastPath
 from kracauer.host import (
     SHARED,
     HostSetup,
@@ -44,20 +38,7 @@ from kracauer.host import (
     plan,
     table,
 )
-from kracauer.tcp.record import Records
 from kracauer.tun import Device, RecordingDevice, TunDevice, open_device
-
-# What other threads do, the reading of a large configuration above all, must not hold up packets for Python's usual 5 ms each.
-_SWITCH_INTERVAL_S: Final = 0.0005
-
-
-class EngineFactory(Protocol):
-    """What makes an engine, whose flows are to lie in `records`, and may be carried by `fast_path`."""
-
-    def __call__(
-        self, config: Config, *, secret: bytes, now: float, records: Records | None, fast_path: FastPath | None
-    ) -> PacketEngine:
-        """Make it; `secret` is for the SYN cookies, `now` on the monotonic clock."""
 
 
 class RecordingError(RemediableError):
@@ -67,22 +48,23 @@ class RecordingError(RemediableError):
 def serve(config: Config, engine_factory: EngineFactory, *, read_config: ReadConfig, record: Path | None = None) -> None:
     """Serve until SIGTERM, which keeps connections, device and routes for a successor, or SIGINT, which gives them back.
 
-    `read_config` is for reloads, and is called in a thread. Raises AlreadyRunningError, DeviceError, DeviceLostError, HostError
-    or RecordingError; main thread only.
+    `read_config` is for reloads, and is called in a thread. Main thread only. Raises AlreadyRunningError, DeviceError,
+    DeviceLostError, HostError, OffloadError, RecordingError or WorkerError.
     """
     log: FilteringBoundLogger = structlog.get_logger()
-    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     with stop_signals_as_interrupts() as signals, ExitStack() as stack:
         try:
-            stack.callback(hold_lock(config.network.device, log).release)
+            lock = hold_lock(config.network.device, log)
         except StopRequest:
             _log_early_stop(log)
             return
+        stack.callback(lock.release)
         if (output := logs.output()) is not None:
             stack.callback(output.close)
         estate = Estate(config, log)
         try:
-            session = _start(config, engine_factory, read_config, record, log, estate, stack)
+            session = _start(config, engine_factory, read_config, record, log, lock, estate, stack)
         except BaseException as error:
             _give_up(error, signals, estate, config, log)
             if not isinstance(error, KeyboardInterrupt):
@@ -113,7 +95,7 @@ def _run(session: Session, signals: StopSignals, estate: Estate, log: FilteringB
         hold_stop_signals()
         is_final = session.is_final or (signals.request is not None and signals.request.is_final)
         outcome = estate.forget(session.config) if is_final else estate.keep()
-        log.info("stopped", uptime_s=round(session.uptime_s, 3), **outcome, **session.counters.fields())
+        log.info("stopped", uptime_s=round(session.uptime_s, 3), **outcome, **session.totals())
         session.dismiss(outcome)
 
 
@@ -123,35 +105,35 @@ def _start(
     read_config: ReadConfig,
     record: Path | None,
     log: FilteringBoundLogger,
+    lock: ServiceLock,
     estate: Estate,
     stack: ExitStack,
 ) -> Session:
     network = config.network
-    secret = load_secret(network.device, log)
+    if record is not None and network.workers > 1:
+        cause = f"the packets of {network.workers} workers cannot be recorded in one file"
+        raise RecordingError(cause, "set network.workers = 1 for as long as you record; a restart keeps connections")
+    secret, boot = load_secret(network.device, log), boot_id()
     device = _open_device(config, record, log, estate, stack)
-    estate.flow_file = open_flow_file(runtime_file(network.device, "flows"), prefix=config.prefix, boot_id=boot_id(), log=log)
-    records = estate.flow_file.records
-    offload = estate.offload = Offload(config, device.name, log)
-    offload.open(records, is_recording=record is not None)
-    path = offload.path
-    engine = engine_factory(config, secret=secret, now=time.monotonic(), records=records, fast_path=path)
-    estate.flows = engine.flows
-    spare_the_old()
-    _adopt(engine, log)
-    # Only now: whatever flow it finds in its maps it takes at once.
-    offload.attach(records)
+    arrange_flow_files(network.device, network.workers, prefix=config.prefix, boot_id=boot, log=log)
+    offload = estate.offload = Offload(config, network.device, log)
+    icmp = _open_icmp(config, log, stack)
+    given = Circumstances(config, secret, boot, estate, offload, icmp, lock.descriptor, log)
+    if network.workers == 1:
+        work = take_up_alone(given, engine_factory, device, is_recording=record is not None)
+    else:
+        work = take_up_together(given, stack)
     # Only now: the routes that adopted flows need are not those of the configuration alone.
-    _set_up_host(config, log, estate)
+    _set_up_host(config, log, estate, work.services)
     routes = None
     if estate.setup is not None:
         watch = HostWatch(network.device, estate.setup)
         stack.callback(watch.close)
-        routes = ServiceRoutes(config, estate.setup, watch, engine.flows, log)
+        routes = ServiceRoutes(config, estate.setup, watch, work.services, log)
         routes.lead_flows(config)
-    service = Service(device, engine, log, log_level=config.log.level, errors=_open_icmp(config, log, stack), fast_path=path)
-    resolver = _make_resolver(config, service)
-    reloader = Reloader(config, read_config, service, routes, log, resolver)
-    session = Session(service, engine, reloader, routes, estate, log, resolver)
+    serving, reconfigurable, resolver = work.begin()
+    reloader = Reloader(config, read_config, reconfigurable, routes, log, resolver)
+    session = Session(serving, reloader, routes, log, resolver)
     control = ControlServer(runtime_file(network.device, "sock"), session.handlers, log)
     control.open()
     session.control = control
@@ -164,19 +146,18 @@ def _start(
     return session
 
 
-def _make_resolver(config: Config, service: Service) -> Resolver:
-    lookup = Lookup(config.dns)
-    resolver = Resolver(config, lookup, service.note_addresses, service.note_event, service.note_internal_error)
-    service.on(NameWanted, lambda event: resolver.want(event.name))
-    service.on(FlowSpliced, lambda event: resolver.touch(event.hostname))
-    return resolver
-
-
 def _open_device(config: Config, record: Path | None, log: FilteringBoundLogger, estate: Estate, stack: ExitStack) -> Device:
     network = config.network
     tun = estate.tun = open_device(
-        network.device, has_offloads=network.offloads, is_adopting=not network.manage, is_persistent=network.manage
+        network.device,
+        has_offloads=network.offloads,
+        is_adopting=not network.manage,
+        is_persistent=network.manage,
+        has_queues=network.workers > 1,
+        may_replace=True,
     )
+    if tun.is_replaced:
+        log.info("device_remade", device=tun.name, workers=network.workers)
     if tun.fallback:
         log.warning("offloads_unavailable", device=tun.name, cause=tun.fallback)
     return tun if record is None else _open_recording(tun, record, log, stack)
@@ -194,7 +175,7 @@ def _open_recording(tun: TunDevice, path: Path, log: FilteringBoundLogger, stack
     return device
 
 
-def _set_up_host(config: Config, log: FilteringBoundLogger, estate: Estate) -> None:
+def _set_up_host(config: Config, log: FilteringBoundLogger, estate: Estate, services: Services) -> None:
     if not config.network.manage:
         log.info("network_unmanaged", device=config.network.device, expects=[step.render() for step in expected(config)])
         return
@@ -203,8 +184,7 @@ def _set_up_host(config: Config, log: FilteringBoundLogger, estate: Estate) -> N
         log.warning("forwarding_off", cause=advice.cause, remedy=advice.remedy)
     for advice in advise_sharing(facts, config):
         log.warning("sharing_hampered", cause=advice.cause, remedy=advice.remedy)
-    in_use = () if estate.flows is None else occupied(config, estate.flows)
-    setup = HostSetup(plan(config, facts, in_use=in_use))
+    setup = HostSetup(plan(config, facts, in_use=occupied(config, services())))
     setup.apply()
     estate.setup = setup
 
@@ -225,11 +205,3 @@ def _open_icmp(config: Config, log: FilteringBoundLogger, stack: ExitStack) -> I
         return None
     stack.callback(errors.close)
     return errors
-
-
-def _adopt(engine: PacketEngine, log: FilteringBoundLogger) -> None:
-    began = time.monotonic()
-    adoption = engine.adopt(began)
-    if adoption.adopted or adoption.discarded:
-        duration_s = round(time.monotonic() - began, 6)
-        log.info("flows_adopted", flows=adoption.adopted, discarded=adoption.discarded, duration_s=duration_s)

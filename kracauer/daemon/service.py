@@ -28,6 +28,8 @@ BATCH: Final = 64
 BATCH_S: Final = 0.002
 # How old what the records tell of packets that pass without us may get, should the process be killed.
 SWEEP_S: Final = 1.0
+# What other threads do, the reading of a large configuration above all, must not hold up packets for Python's usual 5 ms each.
+SWITCH_INTERVAL_S: Final = 0.0005
 EventKind = TypeVar("EventKind", bound=Event)
 
 _LEAST_DELAY_S: Final = 0.001  # between two timer calls, whatever the engine asks for
@@ -96,7 +98,10 @@ class PacketSource(Protocol):
 
 
 class Service:
-    """Pumps packets until it is told to stop. `is_final` then says whether nothing is to be kept for a successor."""
+    """Pumps packets until it is told to stop. `is_final` then says whether nothing is to be kept for a successor.
+
+    Packets come from `device` and from `sources`. Without `has_signals` it leaves signals to others.
+    """
 
     def __init__(
         self,
@@ -105,12 +110,14 @@ class Service:
         log: FilteringBoundLogger,
         *,
         log_level: str = "info",
-        errors: PacketSource | None = None,
+        sources: Sequence[PacketSource] = (),
         fast_path: FastPath | None = None,
+        has_signals: bool = True,
     ) -> None:
         self.is_final = False
+        self._has_signals = has_signals
         self._device = device
-        self._errors = errors
+        self._sources = (device, *sources)
         self._fast_path = NoFastPath() if fast_path is None else fast_path
         self._sweep_timer: asyncio.TimerHandle | None = None
         self._engine = engine
@@ -139,13 +146,13 @@ class Service:
         loop = asyncio.get_running_loop()
         self._loop = loop
         self._stopped = loop.create_future()
-        loop.add_signal_handler(signal.SIGTERM, self.stop)
-        loop.add_signal_handler(signal.SIGINT, self.stop_for_good)
-        loop.add_signal_handler(signal.SIGUSR1, self.log_counters)
+        if self._has_signals:
+            loop.add_signal_handler(signal.SIGTERM, self.stop)
+            loop.add_signal_handler(signal.SIGINT, self.stop_for_good)
+            loop.add_signal_handler(signal.SIGUSR1, self.log_counters)
         loop.set_exception_handler(self._handle_loop_error)
-        loop.add_reader(self._device.fileno(), self._handle_readable, self._device)
-        if self._errors is not None:
-            loop.add_reader(self._errors.fileno(), self._handle_readable, self._errors)
+        for source in self._sources:
+            loop.add_reader(source.fileno(), self._handle_readable, source)
         self._arm_timer(time.monotonic())
         self._sweep()
         on_ready()
@@ -317,9 +324,8 @@ class Service:
         )
 
     def _let_go(self) -> None:
-        for source in (self._device, self._errors):
-            if source is not None:
-                self._loop.remove_reader(source.fileno())
+        for source in self._sources:
+            self._loop.remove_reader(source.fileno())
         for timer in (self._timer, self._reports_timer, self._sweep_timer):
             if timer is not None:
                 timer.cancel()

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,15 +11,12 @@ from structlog.typing import FilteringBoundLogger
 
 import kracauer
 from kracauer.config import Config
-from kracauer.daemon.backends import describe_backends
 from kracauer.daemon.control import ControlServer, Handler
-from kracauer.daemon.counters import Counters
-from kracauer.daemon.estate import Estate
 from kracauer.daemon.notify import Heartbeat, notify
 from kracauer.daemon.reload import Reloader, summary
 from kracauer.daemon.resolver import Resolver
 from kracauer.daemon.routing import ServiceRoutes
-from kracauer.daemon.service import PacketEngine, Service
+from kracauer.daemon.serving import Serving
 from kracauer.daemon.stopping import StopRequest, StopSignals, hold_stop_signals
 
 
@@ -31,19 +27,15 @@ class Session:
 
     def __init__(
         self,
-        service: Service,
-        engine: PacketEngine,
+        service: Serving,
         reloader: Reloader,
         routes: ServiceRoutes | None,
-        estate: Estate,
         log: FilteringBoundLogger,
         resolver: Resolver | None = None,
     ) -> None:
         self._service = service
-        self._engine = engine
         self._reloader = reloader
         self._routes = routes
-        self._estate = estate
         self._log = log
         self._resolver = resolver
         self._started = time.monotonic()
@@ -59,10 +51,9 @@ class Session:
         """Whether nothing is to be kept."""
         return self._service.is_final
 
-    @property
-    def counters(self) -> Counters:
-        """What has been seen so far."""
-        return self._service.counters
+    def totals(self) -> Mapping[str, object]:
+        """What has been counted."""
+        return self._service.totals()
 
     @property
     def uptime_s(self) -> float:
@@ -107,7 +98,7 @@ class Session:
             self._service.stop()
 
     def _describe(self) -> str:
-        return f"{len(self._engine.flows)} connections, {len(self.config.routes)} names"
+        return f"{self._service.connections} connections, {len(self.config.routes)} names"
 
     async def _handle_reload(self, _request: Mapping[str, Any]) -> Mapping[str, object]:
         outcome = await asyncio.shield(self._reloader.request())
@@ -121,6 +112,9 @@ class Session:
 
     async def _handle_status(self, _request: Mapping[str, Any]) -> Mapping[str, object]:
         last = self._reloader.last
+        report = await self._service.report()
+        offload = report["offload"]
+        assert isinstance(offload, Mapping)
         return {
             "version": kracauer.__version__,
             "pid": os.getpid(),
@@ -128,23 +122,7 @@ class Session:
             "device": self.config.network.device,
             "prefix": str(self.config.prefix),
             **summary(self.config),
-            "flows": dict(Counter(str(flow.state) for flow in self._engine.flows)),
-            "backends": describe_backends(self._engine.backends(), time.monotonic()),
-            "flows_kept": self._estate.flows_kept,
-            "holdings": self._engine.holdings,
             "last_reload": None if last is None else {"at": last.at, "problems": last.problems},
-            "offload": self._describe_fast_path(),
-            "counters": self.counters.fields(),
-        }
-
-    def _describe_fast_path(self) -> Mapping[str, object]:
-        path = self._service.fast_path
-        standing = path.standing
-        return {
-            "wanted": self.config.network.offload,
-            "hook": standing.hook or None,
-            "flows": len(path),
-            "survives": standing.survives,
-            "cause": standing.cause or None,
-            "remedy": standing.remedy or None,
+            **report,
+            "offload": {"wanted": self.config.network.offload, **offload},
         }

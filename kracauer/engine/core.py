@@ -24,6 +24,7 @@ from kracauer.errors import Dropped, DropReason, IcmpAnswer
 from kracauer.events import CloseReason, Event
 from kracauer.fast_path import FastPath
 from kracauer.flows import Flow, FlowTable, backend_key, client_key
+from kracauer.steering import ALL, Share
 from kracauer.tcp.record import Records
 from kracauer.tcp.state import SPLICED, State
 from kracauer.translate import addresses
@@ -49,7 +50,8 @@ class Engine:
 
     `secret` (16 to 32 bytes) makes the SYN cookies; an engine with the same one completes handshakes that another has begun.
     Spliced flows stand in `records`; an engine that is given those of another one can `adopt` its flows. `fast_path` is told
-    whose packets need no look, and may take them before they get here.
+    whose packets need no look, and may take them before they get here. `share` says of which packets this is the engine, where
+    there are several.
     Nothing that a packet holds makes any method raise.
     """
 
@@ -61,6 +63,7 @@ class Engine:
         now: float,
         records: Records | None = None,
         fast_path: FastPath | None = None,
+        share: Share = ALL,
     ) -> None:
         context = self._context = Context(config, secret, now, Records() if records is None else records, fast_path)
         self._by_client = context.flows.by_client
@@ -71,7 +74,7 @@ class Engine:
         self._resolving = Resolving(context, self._dialing, self._refusing)
         self._opening = Opening(context, self._resolving, self._dialing, self._refusing)
         self._spliced = Spliced(context)
-        self._probing = Probing(context, secret)
+        self._probing = Probing(context, secret, share)
         self._icmp = Icmp(context, self._dialing, self._probing)
         self._quotable: bytes | None = None
 

@@ -17,6 +17,7 @@ from kracauer.errors import Dropped, DropReason
 from kracauer.events import FailureReason, ProfileLearnt
 from kracauer.replies import Endpoints, build_reset, build_segment
 from kracauer.routes import Backend
+from kracauer.steering import Share
 from kracauer.tcp import sequence
 from kracauer.tcp.terms import IPV6_OVERHEAD, Terms, backend_syn_options, learn
 from kracauer.timers import TICKS_PER_SECOND, TimerWheel
@@ -45,8 +46,9 @@ class Probing:
     as soon as the last probe's time is over.
     """
 
-    def __init__(self, context: Context, secret: bytes) -> None:
+    def __init__(self, context: Context, secret: bytes, share: Share) -> None:
         self._context = context
+        self._share = share
         self._health = context.health
         self._wheel: TimerWheel[BackendHealth] = TimerWheel()
         self._key = hashlib.blake2b(b"probes", key=secret, digest_size=32).digest()
@@ -134,7 +136,7 @@ class Probing:
         covered = _COVERED.pack(backend.address.packed, backend.port, now)
         # Who answers without having seen the SYN has to guess all of 47 bits (RFC 5961 §1.2, RFC 6056 §3).
         seq, port, tsval = _SECRETS.unpack(hashlib.blake2b(covered, key=self._key, digest_size=_SECRETS.size).digest())
-        health.seq, health.port = seq, _FIRST_PORT + port % _PORTS
+        health.seq, health.port = seq, self._own_port(port)
         health.is_asked, health.sent_at = True, now
         health.asks_ecn = context.config.profile_of(backend.address).ecn
         terms = self._terms(health)
@@ -149,6 +151,12 @@ class Probing:
             )
         )
         self._wheel.schedule(health, now + context.config.probes.timeout_s)
+
+    def _own_port(self, number: int) -> int:
+        """The port that `number` stands for, or the first after it whose answers come to this worker."""
+        while not self._share.owns(PROBE_CLIENT, port := _FIRST_PORT + number % _PORTS):
+            number += 1
+        return port
 
     def _terms(self, health: BackendHealth) -> Terms:
         """All that a client could agree on, so that the answer tells all of the backend's TCP."""

@@ -17,9 +17,16 @@ _NO_VNET_HEADER: Final = bytes(PACKET_START - VNET_START)
 
 
 class IcmpSocket:
-    """A raw socket for them. To open it takes CAP_NET_RAW, and OSError is raised without; to read it takes nothing."""
+    """A raw socket for them. To open it takes CAP_NET_RAW, and OSError is raised without; to read it takes nothing.
 
-    def __init__(self) -> None:
+    One that another process has opened is given by its `descriptor`, which is the object's from then on.
+    """
+
+    def __init__(self, descriptor: int | None = None) -> None:
+        if descriptor is not None:
+            self._socket = socket.socket(fileno=descriptor)
+            self._socket.settimeout(0)
+            return
         kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         self._socket = socket.socket(socket.AF_INET, kind, socket.IPPROTO_ICMP)
         self._socket.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", _KEPT_BACK))

@@ -48,7 +48,7 @@ def add_to_client(splice: Splice, gain: Gain) -> None:
     WRITE_TO_CLIENT.pack_into(splice.memory, at, last_seen, gain.acked, packets + gain.packets, size + gain.bytes)
 
 
-def carry_over(traffic: Memory, at: int, splice: Splice, carried: Carried) -> None:
+def carry_over(traffic: Memory | memoryview, at: int, splice: Splice, carried: Carried) -> None:
     """Have the record, and `carried`, say what the kernel has counted at `at` since this was done last."""
     for part, add in ((at, add_to_backend), (at + CARRIED.size, add_to_client)):
         packets, size, last_seen, acked, packets_before, size_before = CARRIED.unpack_from(traffic, part)

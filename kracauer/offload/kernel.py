@@ -4,7 +4,7 @@ import errno
 import heapq
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack, suppress
 from typing import Final, Self
 
@@ -24,14 +24,14 @@ _ROW: Final = TRAFFIC_BYTES // 8
 _COLUMNS: Final = ((0, COLLECTED_AT // 8), (_TO_CLIENT_AT // 8, (_TO_CLIENT_AT + COLLECTED_AT) // 8))
 
 
-class _Places:
+class Places:
     """Numbers below `capacity`, lowest first. One that is given back rests: packets may still be under way with it."""
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, taken: Collection[int] = ()) -> None:
         self._capacity = capacity
-        self._free: list[int] = []
+        self.end = max(taken, default=-1) + 1  # all that were ever taken are below
+        self._free = sorted(set(range(self.end)) - set(taken))
         self._resting: list[int] = []
-        self.end = 0  # all that were ever taken are below
 
     def take(self) -> int | None:
         """A number nobody has; None where there is none now."""
@@ -56,18 +56,23 @@ class _Places:
 class KernelPath:
     """The program with room for so many flows; attach it to a device, and sweep, and it takes packets.
 
+    Of the traffic's rows it uses `capacity` from `first` on.
+
     Needs CAP_BPF and CAP_NET_ADMIN to be opened and attached, and nothing of the kind later on.
     """
 
-    def __init__(self, maps: dict[str, bpf.Map], program: int, capacity: int) -> None:
+    def __init__(self, maps: dict[str, bpf.Map], program: int, capacity: int, first: int = 0) -> None:
         self.program = program
         self.refused: dict[str, int] = {}
         self.carried = Carried()
-        self._maps = maps
+        self.maps = maps
         self._client_flows, self._backend_flows = maps["client_flows"], maps["backend_flows"]
-        self._traffic, self._control = maps["traffic"].map_memory(), maps["control"].map_memory()
-        self._columns = memoryview(self._traffic).cast("Q")
-        self._places = _Places(capacity)
+        self._first, self._capacity = first, capacity
+        self._memory, self._control = maps["traffic"].map_memory(), maps["control"].map_memory()
+        rows = slice(first * TRAFFIC_BYTES, (first + capacity) * TRAFFIC_BYTES)
+        self._traffic = memoryview(self._memory)[rows]
+        self._columns = self._traffic.cast("Q")
+        self._places = Places(capacity)
         self._installed: dict[Splice, tuple[int, Entries]] = {}
         self._by_index: dict[int, Splice] = {}
         self._attachment: Attachment | None = None
@@ -129,7 +134,7 @@ class KernelPath:
             self._attachment = attach(self.program, interface)
             self.standing = Standing(self._attachment.kind)
             return self._attachment.kind
-        unkept = self._pin({name: self._maps[of].fd for of, name in former.next_names.items()})
+        unkept = self._pin({name: self.maps[of].fd for of, name in former.next_names.items()})
         link = former.hand_over()
         self._attachment = attach(self.program, interface, link)
         fd = self._attachment.fd
@@ -187,7 +192,7 @@ class KernelPath:
         if index is None:
             self._note_refused(errno.ENOSPC)
             return False
-        entries = build_entries(splice.constants, index)
+        entries = build_entries(splice.constants, self._first + index)
         at = index * TRAFFIC_BYTES
         CARRIED.pack_into(self._traffic, at, 0, 0, 0, splice.backend_acked, 0, 0)
         CARRIED.pack_into(self._traffic, at + _TO_CLIENT_AT, 0, 0, 0, splice.client_acked, 0, 0)
@@ -254,11 +259,12 @@ class KernelPath:
         self._installed.clear()
         self._by_index.clear()
         self._columns.release()
-        self._traffic.close()
+        self._traffic.release()
+        self._memory.close()
         self._control.close()
         os.close(self.program)
         self.program = -1
-        for entry in self._maps.values():
+        for entry in self.maps.values():
             entry.close()
         self.standing = Standing()
 

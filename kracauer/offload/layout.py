@@ -35,12 +35,19 @@ class Held(NamedTuple):
     at: int  # of its traffic, in bytes
     seq_delta: int
     v6_addresses: bytes
+    backend_port: bytes
 
 
 def parse_held(to_backend: bytes) -> Held:
     """Take from the value of a client's key what tells its flow from others of the same key."""
     fields = _TO_BACKEND.unpack(to_backend)
-    return Held(fields[4] * TRAFFIC_BYTES, -fields[6] & sequence.MASK, fields[-1])
+    return Held(fields[4] * TRAFFIC_BYTES, -fields[6] & sequence.MASK, fields[-1], fields[0])
+
+
+def other_key(client_key_held: bytes, held: Held) -> bytes:
+    """The key in `backend_flows` of the flow that is `held` in `client_flows` by that key."""
+    mapped, backend = held.v6_addresses[:16], held.v6_addresses[16:]
+    return backend + mapped + held.backend_port + client_key_held[8:10]
 
 
 class Entries(NamedTuple):

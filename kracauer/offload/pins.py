@@ -269,7 +269,7 @@ class Former:
         constants = read_constants(place.page.memory, place.at)
         if constants is None:
             return
-        key = _key(constants)
+        key = key_of(constants)
         for each in self._sets:
             try:
                 value = each.client_flows.lookup(key)
@@ -286,6 +286,7 @@ class Former:
                 self._held.add(place)
 
 
-def _key(constants: Constants) -> bytes:
+def key_of(constants: Constants) -> bytes:
+    """The key by which the client's packets of this flow are found."""
     service, client = constants.v4_addresses[:4], constants.v4_addresses[4:]
     return client_key(Endpoints(client, service, constants.client_port, constants.service_port))

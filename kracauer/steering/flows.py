@@ -34,6 +34,9 @@ class Share(NamedTuple):
         return self.workers == 1 or worker_of(client, port, self.workers) == self.number
 
 
+ALL: Final = Share()
+
+
 def worker_of(client: bytes, port: int, workers: int) -> int:
     """The number, from 0 on, of the worker that has the flows of this client (4 bytes) from this port."""
     number = (int.from_bytes(client, "big") + port * _PORT_FACTOR) * _FIRST_FACTOR & _MASK

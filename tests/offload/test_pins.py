@@ -129,11 +129,12 @@ def die(path: KernelPath) -> None:
     assert path._attachment is not None
     path._attachment.release()
     path._columns.release()
-    path._traffic.close()
+    path._traffic.release()
+    path._memory.close()
     path._control.close()
     os.close(path.program)
     path.program = -1
-    for entry in path._maps.values():
+    for entry in path.maps.values():
         entry.close()
 
 
@@ -241,7 +242,7 @@ def test_a_process_that_dies_while_it_takes_over_costs_nothing(
         host.carry()
         die(path)
     else:
-        assert path._pin({name: path._maps[of].fd for of, name in former.next_names.items()}) is None
+        assert path._pin({name: path.maps[of].fd for of, name in former.next_names.items()}) is None
         host.carry()
         os.close(path.program)
     former.close()

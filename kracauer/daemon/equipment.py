@@ -1,0 +1,102 @@
+"""What workers are handed down: a queue each, ways to one another, their part of the fast path, and the lock of the service."""
+
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+
+from structlog.typing import FilteringBoundLogger
+
+from kracauer.config import Config, share_of
+from kracauer.daemon.orders import Order, Queue
+from kracauer.fast_path import Standing
+from kracauer.host import IcmpSocket
+from kracauer.offload import steering
+from kracauer.offload.bpf import OffloadError
+from kracauer.offload.kernel import KernelPath
+from kracauer.offload.shared import share_maps
+from kracauer.steering import Share
+from kracauer.tun import TunDevice, open_queue
+
+_ROOM_BYTES: Final = 4 << 20  # for what is handed over; the kernel gives as much as it allows
+
+
+class Equipment:
+    """Holds all of it open for as long as the service lives, so that a worker that has died leaves its part to the next one.
+
+    `lock` is the descriptor of the service's lock: held by the workers, too, it is free once the last of them has gone.
+    """
+
+    def __init__(
+        self, first: TunDevice, config: Config, secret: bytes, boot_id: bytes, lock: int | None, log: FilteringBoundLogger
+    ) -> None:
+        self.icmp: IcmpSocket | None = None
+        self._secret = secret
+        self._boot_id = boot_id
+        self._lock = lock
+        self._workers = config.network.workers
+        self._queues = [first]
+        self._ways: list[tuple[socket.socket, socket.socket]] = []
+        self._path: KernelPath | None = None
+        self._capacity = 0
+        self._is_steered = False
+        try:
+            self._open(config, log)
+        except BaseException:
+            self.close()
+            raise
+
+    def take_fast_path(self, path: KernelPath | None, capacity: int) -> None:
+        """Have workers use `path`, which has room for `capacity` flows."""
+        self._path, self._capacity = path, capacity
+
+    def order(self, config: Config, number: int, standing: Standing, *, is_replacing: bool) -> tuple[Order, Sequence[int]]:
+        """What worker `number` is told, and the descriptors that it is to find open."""
+        queue = self._queues[number]
+        incoming = self._ways[number][0].fileno()
+        outgoing = tuple(None if other == number else way[1].fileno() for other, way in enumerate(self._ways))
+        # One of them hears the errors that come for the host itself, and hands them on.
+        icmp = None if self.icmp is None or number else self.icmp.fileno()
+        path = self._path
+        maps = None
+        if path is not None and path.program >= 0:
+            maps = share_maps(path, self._capacity, number, self._workers)
+        order = Order(
+            config=share_of(config, self._workers),
+            share=Share(number, self._workers),
+            secret=self._secret,
+            boot_id=self._boot_id,
+            queue=Queue(queue.fileno(), queue.has_vnet_header, queue.has_offloads, self._is_steered),
+            incoming=incoming,
+            outgoing=outgoing,
+            icmp=icmp,
+            maps=maps,
+            standing=standing,
+            is_replacing=is_replacing,
+        )
+        given = [queue.fileno(), incoming, *outgoing, icmp, self._lock, *(() if maps is None else maps.descriptors)]
+        return order, [descriptor for descriptor in given if descriptor is not None]
+
+    def close(self) -> None:
+        """Close all but the first queue, which is somebody else's to close."""
+        for queue in self._queues[1:]:
+            queue.close()
+        for way in self._ways:
+            for end in way:
+                end.close()
+
+    def _open(self, config: Config, log: FilteringBoundLogger) -> None:
+        first = self._queues[0]
+        while len(self._queues) < self._workers:
+            self._queues.append(open_queue(first, has_offloads=config.network.offloads))
+        try:
+            steering.steer(first.fileno(), self._workers)
+        except OffloadError as error:
+            log.warning("steering_unavailable", device=first.name, cause=error.cause, remedy=error.remedy)
+        else:
+            self._is_steered = True
+        for _ in range(self._workers):
+            way = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            self._ways.append(way)
+            with suppress(OSError):
+                way[1].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _ROOM_BYTES)
