@@ -23,7 +23,7 @@ from kracauer.fast_path import Standing
 from kracauer.tun import DeviceLostError
 
 POLL_S: Final = 5.0
-SILENCE_S: Final = 30.0  # after which a worker is taken for one that hangs
+SILENCE_S: Final = 15.0  # after which a worker is taken for one that hangs
 _READY_S: Final = 30.0
 _START_S: Final = 240.0  # for a worker to be started anew
 _LONGEST_PAUSE_S: Final = 30.0  # before a worker is started anew

@@ -78,12 +78,14 @@ class Equipment:
         return order, [descriptor for descriptor in given if descriptor is not None]
 
     def close(self) -> None:
-        """Close all but the first queue, which is somebody else's to close."""
+        """Close all but the first queue, which is somebody else's to close. Closing twice is no error."""
         for queue in self._queues[1:]:
             queue.close()
+        del self._queues[1:]
         for way in self._ways:
             for end in way:
                 end.close()
+        self._ways.clear()
 
     def _open(self, config: Config, log: FilteringBoundLogger) -> None:
         first = self._queues[0]

@@ -96,7 +96,12 @@ def take_up_together(given: Circumstances, stack: ExitStack) -> Work:
     offload.open(None)
     equipment.take_fast_path(offload.kernel, offload.capacity)
     crew = Crew(config, equipment, given.log, lambda: offload.path.standing)
-    estate.end_work = crew.close
+
+    def end() -> None:
+        crew.close()
+        equipment.close()
+
+    estate.end_work = end
     estate.count_kept = lambda: crew.kept
     crew.start()
     offload.attach(None)

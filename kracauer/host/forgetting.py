@@ -27,6 +27,7 @@ Places: TypeAlias = Set[tuple[IPv4Network | IPv6Network, int]]  # destinations, 
 
 _CLONE_DEVICE: Final = "/dev/net/tun"
 _IFF_TUN: Final = 0x0001
+_IFF_MULTI_QUEUE: Final = 0x0100
 _IFF_NO_PI: Final = 0x1000
 _TUNSETIFF: Final = 0x400454CA
 _TUNSETPERSIST: Final = 0x400454CB
@@ -67,16 +68,23 @@ def forget(device: str, destinations: Iterable[IPv4Network | IPv6Network]) -> tu
 
 
 def _remove_device(netlink: Any, device: str) -> tuple[str, ...]:
-    """Remove the device if it is ours; by attaching to it, which the kernel allows to just one process."""
+    """Remove the device if it is ours; by attaching to it, which the kernel allows to just one process.
+
+    One that has queues it lets many attach to, and tells how many there are.
+    """
     alias = _alias(netlink, device)
     if alias is None:
         return ()
     if alias != ALIAS:
         return (f"the device {device} is not Kracauer's, and was left alone",)
+    has_queues, queues_in_use = _queues(netlink, device)
+    if queues_in_use:
+        raise _InUseError
+    flags = _IFF_TUN | _IFF_NO_PI | (_IFF_MULTI_QUEUE if has_queues else 0)
     try:
         descriptor = os.open(_CLONE_DEVICE, os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.ioctl(descriptor, _TUNSETIFF, _INTERFACE_REQUEST.pack(device.encode(), _IFF_TUN | _IFF_NO_PI))
+            fcntl.ioctl(descriptor, _TUNSETIFF, _INTERFACE_REQUEST.pack(device.encode(), flags))
             if _alias(netlink, device) == ALIAS:  # and not another that took the name in between
                 fcntl.ioctl(descriptor, _TUNSETPERSIST, 0)
         finally:
@@ -86,6 +94,19 @@ def _remove_device(netlink: Any, device: str) -> tuple[str, ...]:
             raise _InUseError from error
         return (f"the device {device} could not be removed: {reason(error)}",)
     return ()
+
+
+def _queues(netlink: Any, device: str) -> tuple[bool, int]:
+    """Whether the device may have several queues, and how many of them somebody holds; (False, 0) for one that may not."""
+    found = netlink.link_lookup(ifname=device)
+    if not found:
+        return False, 0
+    (link,) = netlink.get_links(found[0])
+    told = (
+        link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", name) for name in ("IFLA_TUN_MULTI_QUEUE", "IFLA_TUN_NUM_QUEUES")
+    )
+    has_queues, count = told
+    return (True, count or 0) if has_queues else (False, 0)
 
 
 def _alias(netlink: Any, device: str) -> str | None:

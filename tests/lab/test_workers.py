@@ -5,23 +5,24 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from kracauer.lab import configuration, content, crowd
+from kracauer.lab import configuration, content, crowd, endurance
 from kracauer.lab.endurance import Pace
 from kracauer.lab.namespaces import python_module
 from kracauer.lab.topology import ORIGIN_1, SERVICE, Lab, Topology
 from kracauer.lab.transfers import connect, download, upload
-from kracauer.steering import worker_of
 
 pytestmark = pytest.mark.lab
 
 NAME = "www.example.com"
 MIB = 1 << 20
 WORKERS = 3
+PACE = Pace(length=MIB, rate=MIB)
 
 
 class Site:
@@ -98,3 +99,109 @@ def test_transfers_of_all_workers_are_whole(site: Site) -> None:
                 assert download(connection, NAME, length) == content.digest(length)
             with connect(site.lab.client, SERVICE, NAME) as connection:
                 assert upload(connection, NAME, length) == content.digest(length)
+
+
+def test_the_death_of_one_costs_the_others_nothing(site: Site) -> None:
+    number = signal.SIGKILL if site.offload == "off" else signal.SIGSEGV
+    site.start()
+    pids = site.pids()
+    process = crowd.launch(site.lab, [NAME], 5, visitors=6)
+    with lasting(site, 24):
+        time.sleep(1)
+        os.kill(pids[1], number)
+        time.sleep(1.5)
+        assert [pid == before for pid, before in zip(site.pids(), pids, strict=True)] == [True, False, True]
+        os.kill(pids[0], number)
+    visits = crowd.outcome(process)
+    assert visits.failures == {}
+    deaths = site.events("worker_died")
+    assert [(line["worker"], line["cause"]) for line in deaths] == [(each, f"was ended by signal {number}") for each in (1, 0)]
+    assert [line["worker"] for line in site.events("worker_replaced")] == [1, 0]
+    adopted = {line["worker"]: line for line in site.events("flows_adopted")}
+    assert all(line["discarded"] == 0 and line["flows"] > 0 for line in adopted.values())
+
+
+def test_all_of_them_and_the_supervisor_may_die(site: Site) -> None:
+    site.start()
+    with lasting(site, 24):
+        time.sleep(1)
+        kill(site)
+        time.sleep(0.5)
+        site.start()
+        assert sum(line["flows"] for line in site.events("flows_adopted")) >= 24
+    site.visit(3)
+
+
+def test_connections_go_on_whatever_their_number(site: Site) -> None:
+    site.start(1)
+    with lasting(site, 24, pace=Pace(length=6 * MIB, rate=MIB)):
+        for workers in (3, 2, 1):
+            time.sleep(0.5)
+            assert site.stop()["flows"] >= 24
+            site.start(workers)
+            assert sum(line["flows"] for line in site.events("flows_adopted")) >= 24
+            assert sum(line["discarded"] for line in site.events("flows_adopted")) == 0
+            (line,) = site.events("flows_rearranged")
+            assert line["workers"] == workers
+    names = sorted(path.name for path in (site.lab.directory / "run").iterdir() if ".flows" in path.name)
+    assert names == ["kracauer0.flows"]
+
+
+def test_one_that_hangs_is_replaced(build_lab: Callable[[Topology], Lab]) -> None:
+    site = Site(build_lab(Topology()), "off")
+    site.start()
+    pid = site.pids()[2]
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 45
+    while not site.events("worker_replaced") and time.monotonic() < deadline:
+        time.sleep(0.2)
+    (line,) = site.events("worker_hangs")
+    assert (line["worker"], line["pid"]) == (2, pid)
+    site.visit(12)
+    site.stop()
+
+
+def test_a_reload_reaches_all(site: Site) -> None:
+    site.start()
+    config = site.lab.directory / "kracauer-config.toml"
+    config.write_text(config.read_text(encoding="utf-8").replace(NAME, "other.example.com"), encoding="utf-8")
+    site.ask("reload")
+    for _ in range(12):
+        with connect(site.lab.client, SERVICE, "other.example.com") as connection:
+            assert download(connection, "other.example.com", 10) == content.digest(10)
+    os.kill(site.pids()[0], signal.SIGKILL)
+    time.sleep(1)
+    for _ in range(12):
+        with connect(site.lab.client, SERVICE, "other.example.com") as connection:
+            assert download(connection, "other.example.com", 10) == content.digest(10)
+
+
+def test_nothing_is_left_of_them_when_all_is_forgotten(site: Site) -> None:
+    site.start()
+    site.visit(5)
+    pids = site.pids()
+    site.ask("stop", "--forget")
+    assert all(not Path(f"/proc/{pid}").exists() for pid in pids)
+    assert b"kracauer0" not in site.lab.router.run(["ip", "link"]).stdout
+    assert not [path for path in (site.lab.directory / "run").iterdir() if ".flows" in path.name]
+
+
+def kill(site: Site) -> None:
+    """Kill all of them at once, as a service manager does that has lost its patience."""
+    daemon = site.lab.daemon
+    assert daemon is not None
+    for pid in site.pids():
+        os.kill(pid, signal.SIGKILL)
+    daemon.send_signal(signal.SIGKILL)
+    daemon.wait()
+
+
+@contextmanager
+def lasting(site: Site, count: int, *, pace: Pace = PACE) -> Iterator[None]:
+    """Have connections transfer while the block runs, none of which may come to harm."""
+    process = endurance.launch(site.lab, [NAME], count, pace=pace, has_uploads=True)
+    yield
+    outcome = endurance.outcome(process)
+    assert site.lab.daemon is not None
+    assert outcome.failures == {}, site.lab.daemon.log[-3000:]
+    assert outcome.transfers >= count
