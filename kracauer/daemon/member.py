@@ -17,7 +17,7 @@ from kracauer.daemon.channel import ChannelClosedError
 from kracauer.daemon.orders import Order, Serve, Stop, Tell
 from kracauer.errors import RemediableError
 
-ANSWER_S: Final = 10.0
+ANSWER_S: Final = 3.0
 _BEGIN_S: Final = 120.0  # for its first words, and to take up what may be a hundred thousand flows on a busy machine
 _END_S: Final = 5.0
 _PAUSE_S: Final = 0.01

@@ -181,6 +181,8 @@ def test_nothing_is_left_of_them_when_all_is_forgotten(site: Site) -> None:
     site.visit(5)
     pids = site.pids()
     site.ask("stop", "--forget")
+    assert site.lab.daemon is not None
+    assert site.lab.daemon.wait() == 0
     assert all(not Path(f"/proc/{pid}").exists() for pid in pids)
     assert b"kracauer0" not in site.lab.router.run(["ip", "link"]).stdout
     assert not [path for path in (site.lab.directory / "run").iterdir() if ".flows" in path.name]

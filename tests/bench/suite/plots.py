@@ -8,12 +8,14 @@ from typing import Any, Final
 
 from naming import ENGINE, EXACT, KINDS, WILDCARDS
 from results import EVERYWHERE, Part, Results, Series, Spread, Where
-from stage import KERNEL, KRACAUER, KRACAUER_FAST, KRACAUER_LOGGING, LABELS
+from stage import KERNEL, KRACAUER, KRACAUER_FAST, KRACAUER_FAST_WORKERS, KRACAUER_LOGGING, KRACAUER_WORKERS, LABELS
 
 REMEDY: Final = "pictures are left out: they need matplotlib, pip install '.[bench]'"
 COLOURS: Final = {
     KRACAUER_FAST: "#7f1d1d",
+    KRACAUER_FAST_WORKERS: "#be123c",
     KRACAUER: "#c2410c",
+    KRACAUER_WORKERS: "#f97316",
     KRACAUER_LOGGING: "#fb923c",
     KERNEL: "#404040",
     "haproxy": "#1d4ed8",

@@ -29,10 +29,15 @@ KERNEL: Final = "kernel"
 KRACAUER: Final = "kracauer"
 KRACAUER_LOGGING: Final = "kracauer-logging"
 KRACAUER_FAST: Final = "kracauer-fast-path"
+KRACAUER_WORKERS: Final = "kracauer-workers"
+KRACAUER_FAST_WORKERS: Final = "kracauer-fast-path-workers"
+WORKERS: Final = 2
 LABELS: Final = {
     KERNEL: "kernel alone",
     KRACAUER_FAST: "Kracauer, fast path",
+    KRACAUER_FAST_WORKERS: f"fast path, {WORKERS} workers",
     KRACAUER: "Kracauer, userspace",
+    KRACAUER_WORKERS: f"userspace, {WORKERS} workers",
     KRACAUER_LOGGING: "the same, logging",
     **{way: peer.label for way, peer in PEERS.items()},
 }

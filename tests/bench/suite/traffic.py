@@ -6,7 +6,19 @@ from typing import Any, Final
 
 from results import Part, Point
 from rounds import Lane, Pace, Reading, in_turns
-from stage import KERNEL, KRACAUER, KRACAUER_FAST, KRACAUER_LOGGING, Instance, MeasureError, Stage, Way
+from stage import (
+    KERNEL,
+    KRACAUER,
+    KRACAUER_FAST,
+    KRACAUER_FAST_WORKERS,
+    KRACAUER_LOGGING,
+    KRACAUER_WORKERS,
+    WORKERS,
+    Instance,
+    MeasureError,
+    Stage,
+    Way,
+)
 
 from kracauer.errors import LabError
 from kracauer.lab import bulk, usage
@@ -79,14 +91,23 @@ def move(stage: Stage, way: Way, seconds: float, direction: str, flows: int) -> 
     return Reading({"gbit_per_s": bulk.Transfer(**answer).gbit_per_s} | _work(way, answer, before, after, gigabits))
 
 
-def stand_beside_each_other(stage: Stage, peers: Sequence[str], *, has_logging: bool = False) -> list[Way]:
+def stand_beside_each_other(
+    stage: Stage, peers: Sequence[str], *, has_logging: bool = False, has_workers: bool = False
+) -> list[Way]:
     """Add all ways, those that do not work left out; LabError without the two that it is about."""
     stage.add_kernel()
-    try:
-        stage.add_kracauer(Instance(2, key=KRACAUER_FAST, offload="require"))
-    except LabError as error:
-        stage.left_out[KRACAUER_FAST] = str(error)
+    several = {"network": {"workers": WORKERS}}
+    fast = [Instance(2, key=KRACAUER_FAST, offload="require")]
+    if has_workers:
+        fast.append(Instance(3, key=KRACAUER_FAST_WORKERS, offload="require", tables=several))
+    for instance in fast:
+        try:
+            stage.add_kracauer(instance)
+        except LabError as error:
+            stage.left_out[instance.key] = str(error)
     stage.add_kracauer()
+    if has_workers:
+        stage.add_kracauer(Instance(4, key=KRACAUER_WORKERS, tables=several))
     if has_logging:
         stage.add_kracauer(Instance(1, key=KRACAUER_LOGGING, log_level=None))
     stage.add_peers(peers)
@@ -100,7 +121,7 @@ def stand_beside_each_other(stage: Stage, peers: Sequence[str], *, has_logging: 
 def measure_connections(part: Part, pace: Pace, peers: Sequence[str]) -> None:
     """New connections a second, and how long each takes, at several numbers at once."""
     with Stage() as stage:
-        ways = stand_beside_each_other(stage, peers, has_logging=True)
+        ways = stand_beside_each_other(stage, peers, has_logging=True, has_workers=True)
         part.left_out |= stage.left_out
         for at_once in AT_ONCE:
             part.series += in_turns([lane({"at once": at_once}, stage, way, open_many, at_once) for way in ways], pace)
@@ -109,7 +130,7 @@ def measure_connections(part: Part, pace: Pace, peers: Sequence[str]) -> None:
 def measure_tls(part: Part, pace: Pace, peers: Sequence[str]) -> None:
     """The same with real TLS at both ends."""
     with Stage() as stage:
-        ways = stand_beside_each_other(stage, peers)
+        ways = stand_beside_each_other(stage, peers, has_workers=True)
         part.left_out |= stage.left_out
         for at_once in TLS_AT_ONCE:
             part.series += in_turns([lane({"at once": at_once}, stage, way, shake_hands, at_once) for way in ways], pace)
@@ -137,7 +158,7 @@ def measure_bulk_links(part: Part, pace: Pace, peers: Sequence[str]) -> None:
 def _measure_links(part: Part, pace: Pace, peers: Sequence[str], point: Point) -> None:
     mtu, has_offloads = int(point["mtu"]), point["offloads"] == "on"
     with Stage(Topology(client_mtu=mtu, backend_mtu=mtu, has_offloads=has_offloads)) as stage:
-        ways = stand_beside_each_other(stage, peers)
+        ways = stand_beside_each_other(stage, peers, has_workers=point == MAIN_BULK)
         part.left_out |= {f"offloads {point['offloads']}, MTU {mtu}, {key}": why for key, why in stage.left_out.items()}
         for flows in FLOWS:
             for direction in DIRECTIONS:
