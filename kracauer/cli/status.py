@@ -43,6 +43,7 @@ def render_status(status: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "names", str(status["names"])
     states = ", ".join(f"{count} {state}" for state, count in sorted(flows.items()))
     yield "connections", f"{sum(flows.values())}{f': {states}' if states else ''}"
+    yield from render_workers(status.get("workers", ()))
     yield from render_backends(status["backends"])
     yield "kept", f"{status['flows_kept']} of them would outlive this process"
     if last is not None:
@@ -64,6 +65,17 @@ def render_fast_path(offload: Mapping[str, Any], carried: Mapping[str, int] | No
     packets, size = (carried["packets"], carried["bytes"]) if carried else (0, 0)
     said = f"by {offload['hook']}: {_count(offload['flows'], 'connection')}; {_count(packets, 'packet')} carried, {size} bytes"
     return said if offload["survives"] else f"{said}; ends with this process"
+
+
+def render_workers(workers: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """How many workers there are, where there are several, and a line for each of them."""
+    if workers:
+        yield "workers", str(len(workers))
+    for worker in workers:
+        said = f"process {worker['pid']}, for {render_duration(worker['uptime_s'])}"
+        flows = "nothing heard yet" if worker["flows"] is None else _count(worker["flows"], "connection")
+        starts = "" if worker["starts"] == 1 else f", started {worker['starts']} times"
+        yield "worker", f"{worker['number']}  {said}: {flows}{starts}"
 
 
 def render_backends(backends: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 from running import DEVICE, Running, command
+from tun_node import OPEN_TO_ALL
 
 from kracauer.cli.exit_codes import ExitCode
 
 pytestmark = pytest.mark.lab
 
 Ip = Callable[[str], str]
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")
+NOBODY = (*OPEN_TO_ALL, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all")
 CONFIG = """
 prefix = "2001:db8:46::/96"
 

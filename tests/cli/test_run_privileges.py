@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fast_lane import skip_without_fast_path
 from running import CONFIG, Running, command
+from tun_node import OPEN_TO_ALL
 
 from kracauer.cli.exit_codes import ExitCode
 
@@ -79,7 +80,19 @@ def narrow_with_bpf(narrow: Sequence[str], tmp_path: Path) -> Iterator[Sequence[
 
 
 def wrapped(script: str, directory: Path) -> Sequence[str]:
-    return (sys.executable, "-c", WITHOUT_NEW_CODE, "unshare", "--mount", "sh", "-c", script, "sh", str(directory))
+    return (
+        *OPEN_TO_ALL,
+        sys.executable,
+        "-c",
+        WITHOUT_NEW_CODE,
+        "unshare",
+        "--mount",
+        "sh",
+        "-c",
+        script,
+        "sh",
+        str(directory),
+    )
 
 
 def status(running: Running) -> dict[str, str]:

@@ -25,6 +25,7 @@ OTHER = {
     "ownership": "'shared'",
     "offload": "'off'",
     "table": "199",
+    "workers": "2",
 }
 
 

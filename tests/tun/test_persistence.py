@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
+from tun_node import OPEN_TO_ALL
 
 from kracauer.errors import DeviceError
 from kracauer.lab import privileges
@@ -160,17 +161,21 @@ def test_a_mark_does_not_make_another_kind_of_interface_ours(own_netns: Ip, name
     assert DEVICE in own_netns("link show")
 
 
-def skip_unless_others_may_try() -> None:
-    if privileges.is_in_user_namespace():
-        pytest.skip("needs root outside of a user namespace, to become another user")
-    if Path(opening.CLONE_DEVICE).stat().st_mode & 0o006 != 0o006:
-        pytest.skip(f"needs {opening.CLONE_DEVICE} to be open to every user, as udev has it: chmod 0666 {opening.CLONE_DEVICE}")
-
-
 @pytest.mark.usefixtures("own_netns")
 def test_nobody_else_may_attach_to_a_device_that_was_left() -> None:
-    skip_unless_others_may_try()
-    as_nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
+    if privileges.is_in_user_namespace():
+        pytest.skip("needs root outside of a user namespace, to become another user")
+    as_nobody = (
+        *OPEN_TO_ALL,
+        "setpriv",
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--bounding-set=-all",
+    )
     left()
 
     ran = script(ATTACH, prefix=as_nobody)
@@ -181,15 +186,26 @@ def test_nobody_else_may_attach_to_a_device_that_was_left() -> None:
 
 @pytest.mark.usefixtures("own_netns")
 def test_the_owner_changes_with_the_user_that_takes_it_over() -> None:
-    skip_unless_others_may_try()
+    if privileges.is_in_user_namespace():
+        pytest.skip("needs root outside of a user namespace, to become another user")
     capability = ("--inh-caps=+net_admin", "--ambient-caps=+net_admin")
-    as_nobody = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *capability)
+    as_nobody = (*OPEN_TO_ALL, "setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", *capability)
     open_persistent = 'from kracauer.tun import open_device\nopen_device("kracauer0", is_persistent=True)'
     left()
 
     assert script(open_persistent, prefix=as_nobody).stderr == ""
 
-    without = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups", "--inh-caps=-all", "--bounding-set=-all")
+    without = (
+        *OPEN_TO_ALL,
+        "setpriv",
+        "--reuid",
+        "65534",
+        "--regid",
+        "65534",
+        "--clear-groups",
+        "--inh-caps=-all",
+        "--bounding-set=-all",
+    )
     assert script(ATTACH, prefix=without).returncode == 0
 
 
