@@ -12,7 +12,7 @@ from running import CONFIG, DEVICE, Running, command
 
 import kracauer
 from kracauer.cli.exit_codes import ExitCode
-from kracauer.cli.status import render_backends, render_duration
+from kracauer.cli.status import render_backends, render_duration, render_workers
 
 WITHOUT_CAPABILITIES = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
 Ip = Callable[[str], str]
@@ -129,3 +129,14 @@ def test_of_many_backends_only_those_that_are_not_up_are_shown() -> None:
     lines = list(render_backends([backend(number) for number in range(30)] + [backend(99, "down", last_failure="silent")]))
     assert lines[0] == ("backends", "30 up, 1 down")
     assert [line.split()[0] for _, line in lines[1:]] == ["[2001:db8:1::99]:443"]
+
+
+def test_each_worker_has_a_line() -> None:
+    busy = {"number": 0, "pid": 11, "uptime_s": 3700.0, "starts": 1, "flows": 1, "packets_read": 9}
+    lines = list(render_workers([busy, busy | {"number": 1, "starts": 3, "uptime_s": 2.0, "flows": None}]))
+    assert lines == [
+        ("workers", "2"),
+        ("worker", "0  process 11, for 1 h 1 min: 1 connection"),
+        ("worker", "1  process 11, for 2 s: nothing heard yet, started 3 times"),
+    ]
+    assert list(render_workers(())) == []

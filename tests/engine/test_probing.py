@@ -14,6 +14,7 @@ from script import EPOCH
 
 from kracauer.config import parse_config
 from kracauer.events import ProfileLearnt
+from kracauer.steering import Share
 
 pytestmark = alone  # probes are of no flow
 MANY = "".join(f'"h{index}.example.com" = "2001:db8:1:{index >> 8:x}::{index & 0xFF:x}2"\n' for index in range(2000))
@@ -55,6 +56,16 @@ def test_each_probe_has_another_port_and_number(network: Network) -> None:
     network.run(60)
     assert len({probe.seq for _, probe in network.probes}) == len(network.probes)
     assert len({probe.src_port for _, probe in network.probes}) == len(network.probes)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_workers_probes_are_answered_to_its_own_queue(number: int) -> None:
+    share = Share(number, 5)
+    network = Network(share=share)
+    network.run(60)
+    assert len(network.probes) >= 11
+    assert all(share.owns(bytes((0, 0, 0, 1)), probe.src_port) for _, probe in network.probes)
+    assert network.states() == ["up"]
 
 
 def test_ecn_is_asked_for_where_the_configuration_says_that_the_backend_has_it() -> None:

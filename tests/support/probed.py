@@ -14,6 +14,7 @@ from kracauer.config import Config
 from kracauer.engine import Engine
 from kracauer.engine.health import BackendStatus
 from kracauer.events import Event, PacketDropped
+from kracauer.steering import ALL, Share
 from kracauer.wire.buffer import Frame
 
 PROBE: Final = IPv6Address("2001:db8:46::1").packed
@@ -49,9 +50,9 @@ class Network:
     "unreachable" or "lost", which goes unanswered like "silent" but is a packet that never arrived.
     """
 
-    def __init__(self, settings: Config | None = None) -> None:
+    def __init__(self, settings: Config | None = None, share: Share = ALL) -> None:
         self.now = EPOCH
-        self.engine = Engine(settings or probed_config(), secret=SECRET, now=EPOCH)
+        self.engine = Engine(settings or probed_config(), secret=SECRET, now=EPOCH, share=share)
         self.answers: dict[bytes, str] = {}
         self.options: dict[bytes, tuple[str, ...]] = {}
         self.probes: list[tuple[float, Packet]] = []
