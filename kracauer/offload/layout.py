@@ -18,8 +18,11 @@ VERSION: Final = 1
 
 _TO_BACKEND: Final = struct.Struct("=2s2sHbxIIIIIH2x32s")
 _TO_CLIENT: Final = struct.Struct("=2s2sHbxIIIIII8s")
-# Of one direction, 64 bytes: packets, bytes, last_seen (ns), acked; then what was collected of packets and bytes.
-CARRIED: Final = struct.Struct("=QQQI4xQQ16x")
+# Of one direction, 64 bytes: packets, bytes, last_seen (ns), acked, leaves_fins; what was collected of packets and bytes;
+# fin_seen (ns). Processes that knew no FINs here have left zeros in their place.
+CARRIED: Final = struct.Struct("=QQQIIQQQ8x")
+LEAVES_FINS: Final = struct.Struct("=I")
+LEAVES_FINS_AT: Final = 28  # of the direction to the backend, for both
 COLLECTED: Final = struct.Struct("=QQ")
 COLLECTED_AT: Final = 32
 TRAFFIC_BYTES: Final = 2 * CARRIED.size

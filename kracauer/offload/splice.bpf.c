@@ -65,7 +65,9 @@ extern const u8 link_header_length[];
 /* Packets. */
 
 enum { ETH_IP = 0x0800, ETH_IPV6 = 0x86DD, TCP = 6 };
-enum { FIN = 1, SYN = 2, RST = 4, ACK = 16, DECISIVE = FIN | SYN | RST | ACK };
+enum { FIN = 1, SYN = 2, RST = 4, ACK = 16, DECISIVE = SYN | RST | ACK };
+/* How far from what was acknowledged a FIN may lie to be believed, see splice.py. */
+enum { BELIEVABLE_WINDOW = 1 << 24 };
 enum { DONT_FRAGMENT = 0x4000, FRAGMENTED = 0x3FFF };
 /* Above this an IPv4 result goes out with DF set, see splice.py. */
 enum { DF_ABOVE = 1260 };
@@ -149,14 +151,18 @@ struct to_client {
 };
 _Static_assert(sizeof(struct to_client) == 40, "no padding");
 
-/* What one direction has carried, in a cache line of its own; `collected_*` is what the daemon has taken note of already. */
+/*
+ * What one direction has carried, in a cache line of its own; `collected_*` is what the daemon has taken note of already. Moments
+ * are nanoseconds of the monotonic clock.
+ */
 struct carried {
 	u64 packets, bytes;
-	u64 last_seen; /* nanoseconds of the monotonic clock */
-	u32 acked;     /* the last acknowledgment number as its receiver knows it */
-	u32 padding;
+	u64 last_seen;
+	u32 acked;       /* the last acknowledgment number as its receiver knows it */
+	u32 leaves_fins; /* to the backend: not 0 where the daemon may know other such numbers, so that FINs are for it to judge */
 	u64 collected_packets, collected_bytes;
-	u64 more_padding[2];
+	u64 fin_seen; /* when the first FIN was; 0 while there was none */
+	u64 padding;
 };
 _Static_assert(sizeof(struct carried) == 64, "a cache line");
 
@@ -225,9 +231,15 @@ INLINE u16 ipv4_sum(const struct ipv4 *ip)
 
 /* Segments. */
 
+/* Whether its flags are plain; FIN may be among them, which is judged once the flow's numbers are known. */
 INLINE int is_plain(const struct tcp *tcp)
 {
 	return (net16(tcp->offset_flags) & DECISIVE) == ACK;
+}
+
+INLINE int has_fin(const struct tcp *tcp)
+{
+	return net16(tcp->offset_flags) & FIN;
 }
 
 INLINE u32 header_length(const struct tcp *tcp)
@@ -339,12 +351,24 @@ INLINE int is_leased(u64 now)
 	return control_of_all && now < control_of_all->lease_until;
 }
 
-INLINE void count(struct carried *carried, u32 payload, u32 acked, u64 now)
+/*
+ * Whether a FIN could be its sender's own, to whom `acked` was acknowledged last (spliced.py has the same test). One that could
+ * not be goes on as well, but changes nothing: that is the daemon's to say.
+ */
+INLINE int is_believed(const struct tcp *tcp, u32 acked)
 {
+	return net32(tcp->seq) - acked <= BELIEVABLE_WINDOW;
+}
+
+INLINE void count(struct carried *carried, u32 payload, const struct tcp *tcp, u64 now)
+{
+	/* Before the packets: who finds one more of them looks for this. */
+	if (has_fin(tcp) && !*(volatile u64 *)&carried->fin_seen)
+		*(volatile u64 *)&carried->fin_seen = now;
 	__sync_fetch_and_add(&carried->packets, 1);
 	__sync_fetch_and_add(&carried->bytes, payload);
 	*(volatile u64 *)&carried->last_seen = now;
-	*(volatile u32 *)&carried->acked = acked;
+	*(volatile u32 *)&carried->acked = net32(tcp->ack);
 }
 
 /* What is known of a packet by the time that its flow is found. */
@@ -491,8 +515,12 @@ SECTION("program") int splice(struct __sk_buff *skb)
 	if (!is_leased(now))
 		return PASS;
 	carried = map_lookup(&traffic, &packet.change->index);
-	if (!carried ||
-	    !shift_options(skb, &packet.headers, LINK + packet.ip_length, packet.tcp_length, packet.change, &difference))
+	if (!carried)
+		return PASS;
+	if (has_fin(tcp) && (carried->to_backend.leaves_fins ||
+			     !is_believed(tcp, to_backend ? carried->to_client.acked : carried->to_backend.acked)))
+		return PASS;
+	if (!shift_options(skb, &packet.headers, LINK + packet.ip_length, packet.tcp_length, packet.change, &difference))
 		return PASS;
 	shift_header(tcp, packet.change, &difference);
 
@@ -502,7 +530,7 @@ SECTION("program") int splice(struct __sk_buff *skb)
 		build_ipv6(&packet, to_backend);
 		if (skb_change_proto(skb, net16(ETH_IPV6), 0))
 			return PASS;
-		count(&carried->to_backend, packet.payload, net32(tcp->ack), now);
+		count(&carried->to_backend, packet.payload, tcp, now);
 		return write_back(skb, &packet.headers.v6, sizeof(struct ipv6), packet.tcp_length, packet.change, difference);
 	}
 	difference += (u64)packet.change->port + (u16)~tcp->src_port;
@@ -510,6 +538,6 @@ SECTION("program") int splice(struct __sk_buff *skb)
 	build_ipv4(&packet, to_client, skb->gso_size);
 	if (skb_change_proto(skb, net16(ETH_IP), 0))
 		return PASS;
-	count(&carried->to_client, packet.payload, net32(tcp->ack), now);
+	count(&carried->to_client, packet.payload, tcp, now);
 	return write_back(skb, &packet.headers.v4, sizeof(struct ipv4), packet.tcp_length, packet.change, difference);
 }
