@@ -342,23 +342,19 @@ class Context:
         flow.fast = None
         if flow.splice is not None and self.has_fast_path:
             self.fast_path.remove(flow.splice)
-            self.catch_up(flow)
 
     def refresh(self, flow: Flow) -> None:
         """Have `flow` and its record tell all that has passed: before anything is decided by them."""
         if flow.splice is not None and self.has_fast_path:
             self._refresh_record(flow.splice)
-            if self.catch_up(flow) and flow.state is State.BOTH_FIN:
-                self.quicken(flow)
+            self.catch_up(flow)
 
-    def catch_up(self, flow: Flow) -> bool:
-        """Have `flow` be in the state that its record is in, for a fast path has carried a FIN; returns whether it was not."""
+    def catch_up(self, flow: Flow) -> None:
+        """Have `flow` be in the state that its record is in: another one, where a fast path has carried a FIN."""
         splice = flow.splice
-        if splice is None or splice.state == CODES.get(flow.state, 0):
-            return False
-        flow.state = BY_CODE[splice.state]
-        self.note_moved(flow, splice.state_since)
-        return True
+        if splice is not None and splice.state != CODES.get(flow.state, 0):
+            flow.state = BY_CODE[splice.state]
+            self.note_moved(flow, splice.state_since)
 
     def take_route(self, flow: Flow, route: Route) -> None:
         """Have `flow` go by `route`, and count for it until it is closed."""
@@ -382,13 +378,13 @@ class Context:
 
     def close(self, flow: Flow, reason: CloseReason, now: float) -> None:
         """Take `flow` out of the table and say what it was."""
-        # First of all: whoever has these addresses and ports next must not find what was told of this flow.
-        self.slow(flow)
         state = flow.state
         self.timers.cancel(flow)
         self.waits.discard(flow)
         self.flows.remove(flow)
         self.end_handshake(flow)
+        # First of all: whoever has these addresses and ports next must not find what was told of this flow.
+        self.slow(flow)
         flow.advance(Happening.ENDED)
         self._leave_route(flow)
         splice = flow.splice

@@ -28,14 +28,13 @@ class Following:
             service, client = constants.v4_addresses[:4], constants.v4_addresses[4:]
             key = client_key(Endpoints(client, service, constants.client_port, constants.service_port))
             flow = context.flows.by_client.get(key)
-            own = None if flow is None else flow.splice
-            # It may have ended since, and another one may have its record; or this may be what a former process has of it.
-            if flow is None or own is None or (own.page, own.at) != (splice.page, splice.at):
+            # It may have ended since, and have another one in its place: which is where its own record stands, so all is well.
+            if flow is None or flow.splice is None:
                 continue
             context.catch_up(flow)
             if flow.state is State.BOTH_FIN:
                 flow.take_fast_path()
-                ended.append(own)
+                ended.append(flow.splice)
         context.fast_path.remove_all(ended)
 
     def look(self, now: float) -> bool:
