@@ -38,9 +38,13 @@ OFF: Final = Standing(cause='network.offload = "off"')
 class FastPath(Protocol):
     """Takes plain packets of spliced flows before the engine sees them, and does with them what `Splice` would.
 
-    Everything else still comes to the engine: other flows, SYN, FIN, RST, fragments, packets too big or with options unheard
-    of; and all packets, once nobody has called `sweep` for a while. What a flow has carried stands in its record after
-    `refresh`, `remove` or a `sweep`, and may be missing from it until then.
+    Everything else still comes to the engine: other flows, SYN, RST, fragments, packets too big or with options unheard of; and
+    all packets, once nobody has called `sweep` for a while. What a flow has carried stands in its record after `refresh`,
+    `remove` or a `sweep`, and may be missing from it until then.
+
+    A FIN that is believed is taken like a plain packet, and is part of that: the record's state, and since when, are then what
+    the engine would have made of it. One that is not believed comes to the engine. So does every one of a flow that was
+    refreshed: what the engine itself carries of it after that, the fast path is not told of.
     """
 
     @property
@@ -73,12 +77,16 @@ class FastPath(Protocol):
     def remove(self, splice: Splice) -> None:
         """Leave this flow's packets alone from now on, and bring its record up to date; no error if it is not installed."""
 
+    def remove_all(self, splices: Sequence[Splice]) -> None:
+        """As `remove`, for many at a time."""
+
     def refresh(self, splice: Splice) -> None:
         """Bring this flow's record up to date: before anything is decided by it."""
 
     def sweep(self, now: float) -> Sequence[Splice]:
-        """Bring all records up to date, and say that somebody is there; returns the flows that have carried something since.
+        """Bring all records up to date, and say that somebody is there; returns the flows whose state became another one.
 
+        By a FIN, since the last sweep, in whatever call that was found; among them may be flows that have ended by now.
         `now` in seconds of the monotonic clock. Packets are taken from the first call on.
         """
 
@@ -108,11 +116,14 @@ class NoFastPath:
     def remove(self, _splice: Splice) -> None:
         """There is nothing to leave alone."""
 
+    def remove_all(self, _splices: Sequence[Splice]) -> None:
+        """Likewise."""
+
     def refresh(self, _splice: Splice) -> None:
         """Its record is up to date."""
 
     def sweep(self, _now: float) -> Sequence[Splice]:
-        """Nothing has been carried."""
+        """No FIN has been carried."""
         return ()
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ class Offload:
             self._remove_former(error.cause)
             return
         if records is not None:
-            former.collect(records)  # what was carried while we took up the flows
+            kernel.note_moved(former.collect(records))  # what was carried while we took up the flows
         if former.flows:
             self._log.info("offload_taken_over", device=self._device, flows=former.flows)
         self._warn_unreadable(former)

@@ -6,7 +6,7 @@ An exception out of the engine costs one packet; the loss of the device ends the
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from ipaddress import IPv6Address
 from typing import Any, Final, Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from kracauer.errors import DeviceError
 from kracauer.events import Event
 from kracauer.fast_path import FastPath, NoFastPath
 from kracauer.flows import FlowTable
+from kracauer.tcp.splice import Splice
 from kracauer.tun import Device
 from kracauer.wire.buffer import Buffer, Frame
 
@@ -70,6 +71,9 @@ class PacketEngine(Protocol):
 
     def note_addresses(self, name: str, addresses: Collection[IPv6Address] | None, now: float) -> Sequence[Buffer]:
         """Go by what a DNS name has now, None where that is not known; returns packets to write."""
+
+    def follow(self, moved: Iterable[Splice]) -> None:
+        """Go by what the fast path has seen of these flows, as its `sweep` said."""
 
     def abort(self, now: float) -> Sequence[Buffer]:
         """End every flow; returns packets to write that tell either side."""
@@ -292,7 +296,10 @@ class Service:
         self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
         now = time.monotonic()
         try:
-            self._fast_path.sweep(now)
+            moved = self._fast_path.sweep(now)
+            if moved:
+                self._engine.follow(moved)
+                self._arm_timer(now)
         except Exception as error:  # a mistake of ours: the flows go on, and the next sweep may do better
             self._reporter.note_internal_error(error, now)
         if self._fast_path.refused:

@@ -87,7 +87,9 @@ class Worker:
                 self.path.close()
                 self.path.standing = standing
         if self._former is not None:
-            self._former.collect(self.flow_file.records)  # what was carried while we took up the flows
+            moved = self._former.collect(self.flow_file.records)  # what was carried while we took up the flows
+            if isinstance(self.path, WorkerPath):
+                self.path.note_moved(moved)
             if self._former.flows:
                 self._log.info("offload_taken_over", device=self._device_name, flows=self._former.flows)
             self._former.close()

@@ -1,7 +1,7 @@
 """What the parts of the engine share: configuration made ready, flows, timers, and what goes out."""
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -25,7 +25,7 @@ from kracauer.routes import Backend, NamedBackend, Route
 from kracauer.tcp.cookie import CookieJar
 from kracauer.tcp.record import Records
 from kracauer.tcp.splice import IPV6_GROWTH, SizeLimits
-from kracauer.tcp.state import Happening, State
+from kracauer.tcp.state import BY_CODE, CODES, Happening, State
 from kracauer.tcp.terms import IPV4_OVERHEAD, IPV6_OVERHEAD, OfferHistory
 from kracauer.timers import TimerWheel
 from kracauer.translate.fragments import Reassembler
@@ -65,8 +65,9 @@ class Context:
         self.config = config
         self.records = records
         self.fast_path: FastPath = NoFastPath() if fast_path is None else fast_path
-        self._has_fast_path = not isinstance(self.fast_path, NoFastPath)  # else nothing is asked of it, for what that costs
+        self.has_fast_path = not isinstance(self.fast_path, NoFastPath)  # else nothing is asked of it, for what that costs
         self._refresh_record = self.fast_path.refresh  # bound once for all flows
+        self.note_moved: Callable[[Flow, float], None]  # who is told of a flow that a fast path has moved on, and when it had
         self.prefix = config.prefix.network_address.packed[:12]
         self.cookies = CookieJar(secret)
         self.shares = ClientShares(config.limits)
@@ -80,7 +81,7 @@ class Context:
         self.backend_resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
         self.strays = Strays()
         self.dialled_before_until = 0.0  # until when a SYN-ACK may be the answer to an earlier process
-        self.identifications = Identifications(int(now * 1000), LOWER_HALF if self._has_fast_path else ALL)
+        self.identifications = Identifications(int(now * 1000), LOWER_HALF if self.has_fast_path else ALL)
         self.path_mtus = PathMtus()
         # One a family: a flood of fragments on one side costs the other nothing.
         self.reassembler_v4 = Reassembler()
@@ -327,24 +328,33 @@ class Context:
         """Have plain packets of `flow` need no look, as far as may be; those of most flows then do not even come here."""
         flow.take_fast_path()
         splice = flow.splice
-        if splice is None or not self._has_fast_path:
+        if splice is None or not self.has_fast_path:
             return
         if flow.fast is not splice or flow.state is State.BOTH_FIN:
             # One that has ended has an acknowledgment to come, and minutes to be kept: its place is worth more to another.
             self.fast_path.remove(splice)
+            self.catch_up(flow)
         elif self.fast_path.install(splice):
             flow.fast = SharedSplice(splice, self._refresh_record)
 
     def slow(self, flow: Flow) -> None:
         """Have every packet of `flow` looked at."""
         flow.fast = None
-        if flow.splice is not None and self._has_fast_path:
+        if flow.splice is not None and self.has_fast_path:
             self.fast_path.remove(flow.splice)
 
     def refresh(self, flow: Flow) -> None:
-        """Have the record of `flow` tell all that has passed: before anything is decided by it."""
-        if flow.splice is not None and self._has_fast_path:
-            self.fast_path.refresh(flow.splice)
+        """Have `flow` and its record tell all that has passed: before anything is decided by them."""
+        if flow.splice is not None and self.has_fast_path:
+            self._refresh_record(flow.splice)
+            self.catch_up(flow)
+
+    def catch_up(self, flow: Flow) -> None:
+        """Have `flow` be in the state that its record is in: another one, where a fast path has carried a FIN."""
+        splice = flow.splice
+        if splice is not None and splice.state != CODES.get(flow.state, 0):
+            flow.state = BY_CODE[splice.state]
+            self.note_moved(flow, splice.state_since)
 
     def take_route(self, flow: Flow, route: Route) -> None:
         """Have `flow` go by `route`, and count for it until it is closed."""

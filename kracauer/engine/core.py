@@ -10,6 +10,7 @@ from kracauer.engine import ingress
 from kracauer.engine.adopting import Adoption, adopt
 from kracauer.engine.context import DIALLED_BEFORE_S, Context
 from kracauer.engine.dialing import Dialing
+from kracauer.engine.following import Following
 from kracauer.engine.gate import Admission, Gate
 from kracauer.engine.health import BackendStatus
 from kracauer.engine.icmp import Icmp
@@ -26,6 +27,7 @@ from kracauer.fast_path import FastPath
 from kracauer.flows import Flow, FlowTable, backend_key, client_key
 from kracauer.steering import ALL, Share
 from kracauer.tcp.record import Records
+from kracauer.tcp.splice import Splice
 from kracauer.tcp.state import SPLICED, State
 from kracauer.translate import addresses
 from kracauer.translate.fragments import Reassembler
@@ -68,11 +70,12 @@ class Engine:
         context = self._context = Context(config, secret, now, Records() if records is None else records, fast_path)
         self._by_client = context.flows.by_client
         self._by_backend = context.flows.by_backend
+        self._following = Following(context)
         self._gate = Gate(context)
         self._dialing = Dialing(context)
         self._refusing = Refusing(context)
         self._resolving = Resolving(context, self._dialing, self._refusing)
-        self._opening = Opening(context, self._resolving, self._dialing, self._refusing)
+        self._opening = Opening(context, self._resolving, self._dialing, self._refusing, self._following)
         self._spliced = Spliced(context)
         self._probing = Probing(context, secret, share)
         self._icmp = Icmp(context, self._dialing, self._probing)
@@ -119,6 +122,10 @@ class Engine:
         """
         self._resolving.note_addresses(name, addresses, now)
         return self._take_outgoing()
+
+    def follow(self, moved: Iterable[Splice]) -> None:
+        """Go by what the fast path has seen of these flows: what its `sweep` has returned, before anything else."""
+        self._following.follow(moved)
 
     def abort(self, now: float) -> Sequence[Buffer]:
         """End every flow, because nobody will go on with it; returns a RST for each side that has one to lose."""

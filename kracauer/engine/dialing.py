@@ -138,6 +138,7 @@ class Dialing:
             holder = context.flows.by_backend.get(key)
             if holder is not None and holder is not flow:
                 # The client has another flow from this port to this backend, through another service address or port.
+                context.refresh(holder)
                 if holder.state not in SUPERSEDABLE:
                     self._note_failure(flow, FailureReason.TUPLE_IN_USE)
                     continue

@@ -5,6 +5,7 @@ from typing import Final
 
 from kracauer.engine.context import Context, ListenerState
 from kracauer.engine.dialing import Dialing
+from kracauer.engine.following import Following
 from kracauer.engine.gate import Admission
 from kracauer.engine.ingress import Segment
 from kracauer.engine.refusing import Refusing
@@ -42,11 +43,14 @@ _BEYOND_BYTES: Final = 16384
 class Opening:
     """Handles a client's packets until its hostname is known, and while its backend is being dialled."""
 
-    def __init__(self, context: Context, resolving: Resolving, dialing: Dialing, refusing: Refusing) -> None:
+    def __init__(
+        self, context: Context, resolving: Resolving, dialing: Dialing, refusing: Refusing, following: Following
+    ) -> None:
         self._context = context
         self._resolving = resolving
         self._dialing = dialing
         self._refusing = refusing
+        self._following = following
 
     def answer_syn(self, segment: Segment, listener: ListenerState, flow: Flow | None, now: float) -> None:
         """Answer a SYN with a cookie and keep nothing of it; a flow it may be about to replace is only marked."""
@@ -135,7 +139,7 @@ class Opening:
         context, (segment, listener, found) = self._context, admission
         header = segment.header
         client_isn, isn = sequence.add(header.seq, -1), sequence.add(header.ack, -1)
-        context.shares.check_opening(segment.endpoints.src, now)
+        self._check_room(segment.endpoints.src, now)
         retired = context.flows.oldest_retired
         if context.flows.is_full and retired is not None:
             context.close(retired, CloseReason.SUPERSEDED, now)
@@ -162,6 +166,16 @@ class Opening:
         context.timers.schedule(flow, now + context.config.timeouts.peek_s)
         if segment.payload or header.flags & tcp.FIN:
             self._hold(flow, handshake, segment, now)
+
+    def _check_room(self, client: bytes, now: float) -> None:
+        shares = self._context.shares
+        try:
+            shares.check_opening(client, now)
+        except Dropped:
+            # Of what counts as open, some may have ended on the fast path.
+            if not self._following.look(now):
+                raise
+            shares.check_opening(client, now)
 
     @staticmethod
     def _check_access(segment: Segment, listener: ListenerState) -> None:

@@ -27,6 +27,7 @@ class Spliced:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        context.note_moved = self._note_state
         self._scratch = Frame()
 
     def receive_from_client(self, flow: Flow, segment: Segment, frame: Frame, now: float) -> None:
@@ -209,6 +210,7 @@ class Spliced:
             self._context.schedule_idle(flow, deadline, now)
 
     def _note_state(self, flow: Flow, now: float) -> None:
+        """Have table and timers go by the state that `flow` has been in since `now`."""
         if flow.state in SUPERSEDABLE:
             self._context.flows.retire(flow)
         else:

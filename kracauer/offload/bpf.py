@@ -33,6 +33,7 @@ _MAP_CREATE, _MAP_LOOKUP, _MAP_UPDATE, _MAP_DELETE, _MAP_NEXT_KEY, _PROG_LOAD, _
 _PROG_QUERY: Final = 16
 _OBJ_GET_INFO: Final = 15
 _MAP_LOOKUP_BATCH: Final = 24
+_MAP_DELETE_BATCH: Final = 27
 _LINK_CREATE: Final = 28
 _LINK_UPDATE: Final = 29
 _LINK_DETACH: Final = 34
@@ -187,6 +188,22 @@ class Map:
                 return False
             raise
         return True
+
+    def delete_all(self, keys: Sequence[bytes]) -> None:
+        """Remove many keys in one call; those that are not there are no error."""
+        while keys:
+            key_buffer = ctypes.create_string_buffer(b"".join(keys), len(keys) * self.key_bytes)
+            fields = struct.pack("=QQQQIIQQ", 0, 0, _pointer(key_buffer), 0, len(keys), self.fd, 0, 0)
+            attribute = ctypes.create_string_buffer(fields, len(fields))
+            try:
+                call_into(_MAP_DELETE_BATCH, attribute)
+            except OSError as error:
+                if error.errno != errno.ENOENT:
+                    raise
+                # It ends at a key that is not there, and says how many came before.
+                keys = keys[struct.unpack_from("=I", attribute.raw, 32)[0] + 1 :]
+            else:
+                return
 
     def items(self) -> list[tuple[bytes, bytes]]:
         """All keys and values; what changes meanwhile may be among them or not."""

@@ -13,9 +13,12 @@ from kracauer.tcp.record import (
     Memory,
 )
 from kracauer.tcp.splice import Splice
+from kracauer.tcp.state import BY_CODE, CODES, Happening, State, next_state
 
 LEASE_S: Final = 600.0  # how long packets are still taken after the last sweep
 NANOSECONDS: Final = 1_000_000_000
+# In all others a FIN is for the engine to judge, which has taken the flow away before it came to them.
+_CARRIED_STATES: Final = frozenset((State.ESTABLISHED, State.CLIENT_FIN, State.BACKEND_FIN))
 
 
 class Gain(NamedTuple):
@@ -48,11 +51,37 @@ def add_to_client(splice: Splice, gain: Gain) -> None:
     WRITE_TO_CLIENT.pack_into(splice.memory, at, last_seen, gain.acked, packets + gain.packets, size + gain.bytes)
 
 
-def carry_over(traffic: Memory | memoryview, at: int, splice: Splice, carried: Carried) -> None:
-    """Have the record, and `carried`, say what the kernel has counted at `at` since this was done last."""
+def add_fins(splice: Splice, client_fin_seen: float, backend_fin_seen: float) -> bool:
+    """Have the record say that these FINs have passed, as `Flow.advance` does; 0 for one that has not, again is no error.
+
+    Returns whether the state is another one now, which counts from the FIN on that has led there.
+    """
+    before = splice.state
+    for seen, happening in ((client_fin_seen, Happening.CLIENT_FIN), (backend_fin_seen, Happening.BACKEND_FIN)):
+        state = BY_CODE.get(splice.state)
+        if not seen or state not in _CARRIED_STATES:
+            continue
+        following = next_state(state, happening)
+        if following is not state:
+            splice.state_since = max(splice.state_since, seen)
+            splice.state = CODES[following]
+    return splice.state != before
+
+
+def carry_over(traffic: Memory | memoryview, at: int, splice: Splice, carried: Carried) -> bool:
+    """Have the record, and `carried`, say what the kernel has counted at `at` since this was done last.
+
+    Returns whether the flow is in another state by that.
+    """
+    fins = []
     for part, add in ((at, add_to_backend), (at + CARRIED.size, add_to_client)):
-        packets, size, last_seen, acked, packets_before, size_before = CARRIED.unpack_from(traffic, part)
+        packets, size, last_seen, acked, _, packets_before, size_before, fin_seen = CARRIED.unpack_from(traffic, part)
+        fins.append(fin_seen)
         if packets != packets_before:
             add(splice, Gain(packets - packets_before, size - size_before, acked, last_seen / NANOSECONDS))
             carried.add(packets - packets_before, size - size_before)
             COLLECTED.pack_into(traffic, part + COLLECTED_AT, packets, size)
+    client_fin_seen, backend_fin_seen = fins
+    if not client_fin_seen and not backend_fin_seen:
+        return False
+    return add_fins(splice, client_fin_seen / NANOSECONDS, backend_fin_seen / NANOSECONDS)

@@ -4,7 +4,7 @@ import errno
 import heapq
 import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Final, Self
 
@@ -13,7 +13,17 @@ from kracauer.offload import bpf, bytecode
 from kracauer.offload.attachment import Attachment, attach
 from kracauer.offload.bpf import OffloadError
 from kracauer.offload.collecting import LEASE_S, NANOSECONDS, carry_over, is_suited
-from kracauer.offload.layout import CARRIED, COLLECTED_AT, CONTROL, IDENTIFICATIONS, TRAFFIC_BYTES, Entries, build_entries
+from kracauer.offload.layout import (
+    CARRIED,
+    COLLECTED_AT,
+    CONTROL,
+    IDENTIFICATIONS,
+    LEAVES_FINS,
+    LEAVES_FINS_AT,
+    TRAFFIC_BYTES,
+    Entries,
+    build_entries,
+)
 from kracauer.offload.pins import LINK, Former, Pins, UnkeptError
 from kracauer.tcp.splice import Splice
 
@@ -21,6 +31,7 @@ _LICENCE: Final = "MIT"
 _TO_CLIENT_AT: Final = CARRIED.size
 # Columns of the traffic as a list of 64-bit numbers.
 _ROW: Final = TRAFFIC_BYTES // 8
+_SMALLEST_BATCH: Final = 3  # below, a call for each is no slower
 _COLUMNS: Final = ((0, COLLECTED_AT // 8), (_TO_CLIENT_AT // 8, (_TO_CLIENT_AT + COLLECTED_AT) // 8))
 
 
@@ -75,6 +86,7 @@ class KernelPath:
         self._places = Places(capacity)
         self._installed: dict[Splice, tuple[int, Entries]] = {}
         self._by_index: dict[int, Splice] = {}
+        self._moved: list[Splice] = []
         self._attachment: Attachment | None = None
         self._former: Former | None = None
         self._pins: Pins | None = None
@@ -194,8 +206,10 @@ class KernelPath:
             return False
         entries = build_entries(splice.constants, self._first + index)
         at = index * TRAFFIC_BYTES
-        CARRIED.pack_into(self._traffic, at, 0, 0, 0, splice.backend_acked, 0, 0)
-        CARRIED.pack_into(self._traffic, at + _TO_CLIENT_AT, 0, 0, 0, splice.client_acked, 0, 0)
+        # What a former program carries until ours is in its place, ours knows nothing of.
+        leaves_fins = self.inherits(splice)
+        CARRIED.pack_into(self._traffic, at, 0, 0, 0, splice.backend_acked, leaves_fins, 0, 0, 0)
+        CARRIED.pack_into(self._traffic, at + _TO_CLIENT_AT, 0, 0, 0, splice.client_acked, 0, 0, 0, 0)
         try:
             self._backend_flows.update(entries.backend_key, entries.to_client)
             self._client_flows.update(entries.client_key, entries.to_backend)
@@ -221,16 +235,31 @@ class KernelPath:
         self._collect(splice, index)
         self._places.release(index)
 
+    def remove_all(self, splices: Sequence[Splice]) -> None:
+        """As the contract has it, in one system call for each direction."""
+        if len(splices) < _SMALLEST_BATCH:
+            for splice in splices:
+                self.remove(splice)
+            return
+        held = [(splice, *self._installed.pop(splice)) for splice in splices if splice in self._installed]
+        self._client_flows.delete_all([entries.client_key for _, _, entries in held])
+        self._backend_flows.delete_all([entries.backend_key for _, _, entries in held])
+        for splice, index, _ in held:
+            del self._by_index[index]
+            self._collect(splice, index)
+            self._places.release(index)
+
     def refresh(self, splice: Splice) -> None:
         """As the contract has it; no system call."""
         held = self._installed.get(splice)
         if held is not None:
+            LEAVES_FINS.pack_into(self._traffic, held[0] * TRAFFIC_BYTES + LEAVES_FINS_AT, 1)
             self._collect(splice, held[0])
 
     def sweep(self, now: float) -> Sequence[Splice]:
         """As the contract has it; no system call."""
         if self.program < 0:
-            return ()
+            return self._take_moved()
         CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * NANOSECONDS))
         end = self._places.end * _ROW
         changed: set[int] = set()
@@ -240,10 +269,15 @@ class KernelPath:
             if packets != collected:
                 changed |= {index for index, count in enumerate(packets) if count != collected[index]}
         self._places.rest_over()
-        splices = [self._by_index[index] for index in sorted(changed) if index in self._by_index]
-        for splice in splices:
-            self._collect(splice, self._installed[splice][0])
-        return splices
+        for index in changed:
+            splice = self._by_index.get(index)
+            if splice is not None:
+                self._collect(splice, index)
+        return self._take_moved()
+
+    def note_moved(self, splices: Iterable[Splice]) -> None:
+        """Have the next sweep name these as well: an earlier program has carried FINs of theirs, and their records say so."""
+        self._moved += splices
 
     def close(self) -> None:
         """As the contract has it: detach the program, and let go of it and of the maps."""
@@ -293,4 +327,9 @@ class KernelPath:
         self.refused[name] = self.refused.get(name, 0) + 1
 
     def _collect(self, splice: Splice, index: int) -> None:
-        carry_over(self._traffic, index * TRAFFIC_BYTES, splice, self.carried)
+        if carry_over(self._traffic, index * TRAFFIC_BYTES, splice, self.carried):
+            self._moved.append(splice)
+
+    def _take_moved(self) -> Sequence[Splice]:
+        moved, self._moved = tuple(self._moved), []
+        return moved

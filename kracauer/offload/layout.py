@@ -7,8 +7,6 @@ import struct
 import zlib
 from typing import Final, NamedTuple
 
-from kracauer.flows import backend_key, client_key
-from kracauer.replies import Endpoints
 from kracauer.tcp import sequence
 from kracauer.tcp.record import Constants
 from kracauer.wire.checksum import MODULUS
@@ -18,8 +16,11 @@ VERSION: Final = 1
 
 _TO_BACKEND: Final = struct.Struct("=2s2sHbxIIIIIH2x32s")
 _TO_CLIENT: Final = struct.Struct("=2s2sHbxIIIIII8s")
-# Of one direction, 64 bytes: packets, bytes, last_seen (ns), acked; then what was collected of packets and bytes.
-CARRIED: Final = struct.Struct("=QQQI4xQQ16x")
+# Of one direction, 64 bytes: packets, bytes, last_seen (ns), acked, leaves_fins; what was collected of packets and bytes;
+# fin_seen (ns). Processes that knew no FINs here have left zeros in their place.
+CARRIED: Final = struct.Struct("=QQQIIQQQ8x")
+LEAVES_FINS: Final = struct.Struct("=I")
+LEAVES_FINS_AT: Final = 28  # of the direction to the backend, for both
 COLLECTED: Final = struct.Struct("=QQ")
 COLLECTED_AT: Final = 32
 TRAFFIC_BYTES: Final = 2 * CARRIED.size
@@ -64,10 +65,10 @@ def build_entries(constants: Constants, index: int) -> Entries:
     service, client = constants.v4_addresses[:4], constants.v4_addresses[4:]
     mapped, backend = constants.v6_addresses[:16], constants.v6_addresses[16:]
     seq_delta, ts_delta = constants.seq_delta, constants.ts_delta
-    from_client = Endpoints(client, service, constants.client_port, constants.service_port)
-    from_backend = Endpoints(backend, mapped, constants.backend_port, constants.client_port)
+    client_port, service_port = constants.client_port.to_bytes(2, "big"), constants.service_port.to_bytes(2, "big")
+    backend_port = constants.backend_port.to_bytes(2, "big")
     to_backend = _TO_BACKEND.pack(
-        constants.backend_port.to_bytes(2, "big"),
+        backend_port,
         (constants.address_difference or _NO_DIFFERENCE).to_bytes(2, "big"),
         constants.max_to_backend,
         constants.window_shift_to_backend,
@@ -78,7 +79,7 @@ def build_entries(constants: Constants, index: int) -> Entries:
         constants.v6_addresses,
     )
     to_client = _TO_CLIENT.pack(
-        constants.service_port.to_bytes(2, "big"),
+        service_port,
         (-constants.address_difference % MODULUS or _NO_DIFFERENCE).to_bytes(2, "big"),
         constants.max_to_client,
         constants.window_shift_to_client,
@@ -88,4 +89,6 @@ def build_entries(constants: Constants, index: int) -> Entries:
         zlib.crc32(constants.v4_addresses) % IDENTIFICATIONS,
         constants.v4_addresses,
     )
-    return Entries(client_key(from_client), to_backend, backend_key(from_backend), to_client)
+    # As `kracauer.flows` has its keys, put together here without a look at what they are made of: each install takes two.
+    client_key = client + service + client_port + service_port
+    return Entries(client_key, to_backend, backend + mapped + backend_port + client_port, to_client)

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from typing import Final
 
 from kracauer.fast_path import Carried, Standing
-from kracauer.offload.collecting import LEASE_S, Gain, add_to_backend, add_to_client, is_suited
+from kracauer.offload.collecting import LEASE_S, Gain, add_fins, add_to_backend, add_to_client, is_suited
 from kracauer.offload.layout import build_entries
 from kracauer.offload.options import is_walked
+from kracauer.tcp import sequence
 from kracauer.tcp.record import RECORD_BYTES, Records
-from kracauer.tcp.splice import Splice
+from kracauer.tcp.splice import BELIEVABLE_WINDOW, Splice
 from kracauer.translate.identification import Identifications
 from kracauer.wire import ipv4, ipv6, tcp
 from kracauer.wire.buffer import PACKET_START, Frame
@@ -16,6 +17,8 @@ from kracauer.wire.buffer import PACKET_START, Frame
 _V4_KEY: Final = slice(PACKET_START + 12, PACKET_START + 24)
 _V6_KEY: Final = slice(PACKET_START + 8, PACKET_START + 44)
 _KERNELS_HALF: Final = 0x8000
+# Offsets in a TCP header.
+_SEQ_AT, _FLAGS_AT = 4, 13
 
 
 class _KernelIdentifications(Identifications):
@@ -40,9 +43,46 @@ class _Held:
         self._seen_to_backend = copy.packets_to_backend, copy.bytes_to_backend
         self._seen_to_client = copy.packets_to_client, copy.bytes_to_client
         self.last_to_backend = self.last_to_client = 0.0
+        self.client_fin_seen = self.backend_fin_seen = 0.0
+        self.leaves_fins = False
+
+    def to_backend(self, frame: Frame, start: int, now: float) -> memoryview | None:
+        """What becomes of the client's packet, whose TCP header begins at `start`."""
+        fin = self._take_fin(frame, start, self.copy.client_acked)
+        packet = None if fin is None else self.copy.to_backend(frame, now)
+        frame.buffer[start + _FLAGS_AT] |= fin or 0
+        if packet is not None:
+            self.last_to_backend = now
+            if fin and not self.client_fin_seen:
+                self.client_fin_seen = now
+        return packet
+
+    def to_client(self, frame: Frame, start: int, now: float) -> memoryview | None:
+        """What becomes of the backend's packet, likewise."""
+        fin = self._take_fin(frame, start, self.copy.backend_acked)
+        packet = None if fin is None else self.copy.to_client(frame, now)
+        frame.buffer[start + _FLAGS_AT] |= fin or 0
+        if packet is not None:
+            self.last_to_client = now
+            if fin and not self.backend_fin_seen:
+                self.backend_fin_seen = now
+        return packet
+
+    def _take_fin(self, frame: Frame, start: int, acked: int) -> int | None:
+        """Take the FIN out of the flags, where it stays while the rest is translated; returns it, 0 where there is none.
+
+        None, with nothing taken, where it is the engine's to judge. No checksum changes with it: the header is put back.
+        """
+        buffer = frame.buffer
+        fin = buffer[start + _FLAGS_AT] & tcp.FIN
+        seq = int.from_bytes(buffer[start + _SEQ_AT : start + _SEQ_AT + 4], "big")
+        if fin and (self.leaves_fins or not 0 <= sequence.distance(acked, seq) <= BELIEVABLE_WINDOW):
+            return None
+        buffer[start + _FLAGS_AT] &= ~tcp.FIN
+        return fin
 
     def collect(self) -> bool:
-        """Carry over what has passed; returns whether anything has."""
+        """Carry over what has passed; returns whether the flow is in another state by that."""
         copy, splice = self.copy, self.splice
         to_backend = copy.packets_to_backend, copy.bytes_to_backend
         to_client = copy.packets_to_client, copy.bytes_to_client
@@ -56,7 +96,7 @@ class _Held:
             gain = Gain(to_client[0] - packets_back, to_client[1] - size_back, copy.client_acked, self.last_to_client)
             add_to_client(splice, gain)
             self._carried.add(gain.packets, gain.bytes)
-        return to_backend[0] != packets or to_client[0] != packets_back
+        return add_fins(splice, self.client_fin_seen, self.backend_fin_seen)
 
 
 class MemoryPath:
@@ -73,6 +113,7 @@ class MemoryPath:
         self._by_client: dict[bytes, _Held] = {}
         self._by_backend: dict[bytes, _Held] = {}
         self._leased_until = 0.0
+        self._moved: list[Splice] = []
 
     def __len__(self) -> int:
         return len(self._installed)
@@ -87,20 +128,12 @@ class MemoryPath:
         buffer, end = frame.buffer, frame.end
         if buffer[PACKET_START] == 0x45 and end >= PACKET_START + ipv4.MIN_LENGTH + tcp.MIN_LENGTH:
             held = self._by_client.get(bytes(buffer[_V4_KEY]))
-            if held is None or not self._has_known_options(frame, PACKET_START + ipv4.MIN_LENGTH):
-                return None
-            packet = held.copy.to_backend(frame, now)
-            if packet is not None:
-                held.last_to_backend = now
-            return packet
+            start = PACKET_START + ipv4.MIN_LENGTH
+            return held.to_backend(frame, start, now) if held and self._has_known_options(frame, start) else None
         if buffer[PACKET_START] >> 4 == 6 and end >= PACKET_START + ipv6.LENGTH + tcp.MIN_LENGTH:
             held = self._by_backend.get(bytes(buffer[_V6_KEY]))
-            if held is None or not self._has_known_options(frame, PACKET_START + ipv6.LENGTH):
-                return None
-            packet = held.copy.to_client(frame, now)
-            if packet is not None:
-                held.last_to_client = now
-            return packet
+            start = PACKET_START + ipv6.LENGTH
+            return held.to_client(frame, start, now) if held and self._has_known_options(frame, start) else None
         return None
 
     @staticmethod
@@ -125,6 +158,7 @@ class MemoryPath:
         record = splice.memory[splice.at : splice.at + RECORD_BYTES]
         memoryview(place.page.memory)[place.at : place.at + RECORD_BYTES] = record
         held = _Held(splice, Splice(place, self._identifications), self.carried)
+        held.leaves_fins = self.inherits(splice)
         self._installed[splice] = held
         self._by_client[held.client_key] = self._by_backend[held.backend_key] = held
         return True
@@ -136,18 +170,32 @@ class MemoryPath:
             return
         self._by_client.pop(held.client_key, None)
         self._by_backend.pop(held.backend_key, None)
-        held.collect()
+        self._collect(held)
         self._records.release(held.copy.page, held.copy.at)
+
+    def remove_all(self, splices: Sequence[Splice]) -> None:
+        """As the contract has it."""
+        for splice in splices:
+            self.remove(splice)
 
     def refresh(self, splice: Splice) -> None:
         """As the contract has it."""
-        if splice in self._installed:
-            self._installed[splice].collect()
+        held = self._installed.get(splice)
+        if held is not None:
+            held.leaves_fins = True
+            self._collect(held)
 
     def sweep(self, now: float) -> Sequence[Splice]:
         """As the contract has it."""
         self._leased_until = now + LEASE_S
-        return [splice for splice, held in self._installed.items() if held.collect()]
+        for held in self._installed.values():
+            self._collect(held)
+        moved, self._moved = self._moved, []
+        return moved
+
+    def _collect(self, held: _Held) -> None:
+        if held.collect():
+            self._moved.append(held.splice)
 
     def close(self) -> None:
         """As the contract has it."""

@@ -155,16 +155,17 @@ class Former:
         """What numbers packets to each client, to go on with."""
         return self._sets[-1].identifications if self._sets else None
 
-    def collect(self, records: Records) -> None:
-        """Carry over into the records what has been counted since that was done last; may be done again."""
+    def collect(self, records: Records) -> list[Splice]:
+        """Carry over into the records what has been counted since that was done last; may be done again.
+
+        Returns the flows that are in another state by that.
+        """
         if self._flows is None:
             self._flows = []
             for place in list(records.occupied()):
                 self._match(place)
         carried = Carried()
-        for splice, traffic, at in self._flows:
-            if splice.state:
-                carry_over(traffic, at, splice, carried)
+        return [splice for splice, traffic, at in self._flows if splice.state and carry_over(traffic, at, splice, carried)]
 
     @property
     def flows(self) -> int:
@@ -205,6 +206,7 @@ class Former:
             each.traffic.close()
         self._sets = []
         self._flows = []
+        self._held = set()
 
     def _open_link(self) -> None:
         try:

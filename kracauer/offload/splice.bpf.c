@@ -65,7 +65,9 @@ extern const u8 link_header_length[];
 /* Packets. */
 
 enum { ETH_IP = 0x0800, ETH_IPV6 = 0x86DD, TCP = 6 };
-enum { FIN = 1, SYN = 2, RST = 4, ACK = 16, DECISIVE = FIN | SYN | RST | ACK };
+enum { FIN = 1, SYN = 2, RST = 4, ACK = 16, DECISIVE = SYN | RST | ACK };
+/* How far from what was acknowledged a FIN may lie to be believed, see splice.py. */
+enum { BELIEVABLE_WINDOW = 1 << 24 };
 enum { DONT_FRAGMENT = 0x4000, FRAGMENTED = 0x3FFF };
 /* Above this an IPv4 result goes out with DF set, see splice.py. */
 enum { DF_ABOVE = 1260 };
@@ -92,6 +94,8 @@ struct tcp {
 };
 
 enum { MAX_OPTIONS = 10 };
+/* Bytes of options that nearly all segments have: one timestamp. */
+enum { USUAL_OPTIONS = 12 };
 
 /* The headers of a packet; its TCP header stays where it is while the other family's IP header is put before it. */
 struct headers {
@@ -149,14 +153,18 @@ struct to_client {
 };
 _Static_assert(sizeof(struct to_client) == 40, "no padding");
 
-/* What one direction has carried, in a cache line of its own; `collected_*` is what the daemon has taken note of already. */
+/*
+ * What one direction has carried, in a cache line of its own; `collected_*` is what the daemon has taken note of already. Moments
+ * are nanoseconds of the monotonic clock.
+ */
 struct carried {
 	u64 packets, bytes;
-	u64 last_seen; /* nanoseconds of the monotonic clock */
-	u32 acked;     /* the last acknowledgment number as its receiver knows it */
-	u32 padding;
+	u64 last_seen;
+	u32 acked;       /* the last acknowledgment number as its receiver knows it */
+	u32 leaves_fins; /* to the backend: not 0 where the daemon may know other such numbers, so that FINs are for it to judge */
 	u64 collected_packets, collected_bytes;
-	u64 more_padding[2];
+	u64 fin_seen; /* when the first FIN was; 0 while there was none */
+	u64 padding;
 };
 _Static_assert(sizeof(struct carried) == 64, "a cache line");
 
@@ -225,9 +233,15 @@ INLINE u16 ipv4_sum(const struct ipv4 *ip)
 
 /* Segments. */
 
+/* Whether its flags are plain; FIN may be among them, which is judged once the flow's numbers are known. */
 INLINE int is_plain(const struct tcp *tcp)
 {
 	return (net16(tcp->offset_flags) & DECISIVE) == ACK;
+}
+
+INLINE int has_fin(const struct tcp *tcp)
+{
+	return net16(tcp->offset_flags) & FIN;
 }
 
 INLINE u32 header_length(const struct tcp *tcp)
@@ -251,14 +265,14 @@ INLINE int shift_options(struct __sk_buff *skb, struct headers *headers, u32 at,
 	asm volatile("" : "+r"(length)); /* else the compiler proves what the verifier then cannot see */
 	if (length < 4)
 		return 1;
-	if (length > sizeof(headers->options) || skb_load_bytes(skb, at + 20, options, length))
-		return 0;
-	if (length == 12 && options[0] == net32(0x0101080A)) { /* what nearly all segments have */
+	if (length == USUAL_OPTIONS && options[0] == net32(0x0101080A)) { /* they are here already */
 		SHIFT(options[1], change->tsval);
 		SHIFT(options[2], change->tsecr);
 		*total = difference;
 		return 1;
 	}
+	if (length > sizeof(headers->options) || skb_load_bytes(skb, at + 20, options, length))
+		return 0;
 	count = length / 4;
 #pragma clang loop unroll(full)
 	for (i = 0; i < MAX_OPTIONS; i++) {
@@ -331,6 +345,17 @@ INLINE int write_back(struct __sk_buff *skb, const void *from, u32 ip_length, u3
 	return redirect(skb->ifindex, F_INGRESS);
 }
 
+/*
+ * Load the `length` bytes of headers that every segment has, and the options behind them that nearly all have, where there is
+ * room for those: each call of the kernel's costs more than the bytes. Returns 0 if the packet is too short.
+ */
+INLINE int load(struct __sk_buff *skb, void *to, u32 length)
+{
+	if (skb->len >= LINK + length + USUAL_OPTIONS)
+		return !skb_load_bytes(skb, LINK, to, length + USUAL_OPTIONS);
+	return !skb_load_bytes(skb, LINK, to, length);
+}
+
 INLINE int is_leased(u64 now)
 {
 	u32 key = 0;
@@ -339,12 +364,24 @@ INLINE int is_leased(u64 now)
 	return control_of_all && now < control_of_all->lease_until;
 }
 
-INLINE void count(struct carried *carried, u32 payload, u32 acked, u64 now)
+/*
+ * Whether a FIN could be its sender's own, to whom `acked` was acknowledged last (spliced.py has the same test). One that could
+ * not be goes on as well, but changes nothing: that is the daemon's to say.
+ */
+INLINE int is_believed(const struct tcp *tcp, u32 acked)
 {
+	return net32(tcp->seq) - acked <= BELIEVABLE_WINDOW;
+}
+
+INLINE void count(struct carried *carried, u32 payload, const struct tcp *tcp, u64 now)
+{
+	/* Before the packets: who finds one more of them looks for this. */
+	if (has_fin(tcp) && !*(volatile u64 *)&carried->fin_seen)
+		*(volatile u64 *)&carried->fin_seen = now;
 	__sync_fetch_and_add(&carried->packets, 1);
 	__sync_fetch_and_add(&carried->bytes, payload);
 	*(volatile u64 *)&carried->last_seen = now;
-	*(volatile u32 *)&carried->acked = acked;
+	*(volatile u32 *)&carried->acked = net32(tcp->ack);
 }
 
 /* What is known of a packet by the time that its flow is found. */
@@ -363,7 +400,7 @@ INLINE const struct to_backend *from_client(struct __sk_buff *skb, struct packet
 	u32 total_length, tcp_length, size;
 	struct from_client key;
 
-	if (skb_load_bytes(skb, LINK, &headers->v4, sizeof(struct ipv4) + sizeof(struct tcp)))
+	if (!load(skb, &headers->v4, sizeof(struct ipv4) + sizeof(struct tcp)))
 		return 0;
 	total_length = net16(headers->v4.total_length);
 	tcp_length = header_length(&headers->tcp);
@@ -400,7 +437,7 @@ INLINE const struct to_client *from_backend(struct __sk_buff *skb, struct packet
 	u32 payload_length, tcp_length, size, version_class_label;
 	struct from_backend key;
 
-	if (skb_load_bytes(skb, LINK, &headers->v6, sizeof(struct ipv6) + sizeof(struct tcp)))
+	if (!load(skb, &headers->v6, sizeof(struct ipv6) + sizeof(struct tcp)))
 		return 0;
 	version_class_label = net32(headers->v6.version_class_label);
 	payload_length = net16(headers->v6.payload_length);
@@ -491,8 +528,17 @@ SECTION("program") int splice(struct __sk_buff *skb)
 	if (!is_leased(now))
 		return PASS;
 	carried = map_lookup(&traffic, &packet.change->index);
-	if (!carried ||
-	    !shift_options(skb, &packet.headers, LINK + packet.ip_length, packet.tcp_length, packet.change, &difference))
+	if (!carried)
+		return PASS;
+	if (has_fin(tcp)) {
+		/* Both are read: without CAP_PERFMON the verifier lets nobody add one of two numbers to a pointer. */
+		u32 by_client = *(volatile u32 *)&carried->to_backend.acked;
+		u32 by_backend = *(volatile u32 *)&carried->to_client.acked;
+
+		if (carried->to_backend.leaves_fins || !is_believed(tcp, to_backend ? by_backend : by_client))
+			return PASS;
+	}
+	if (!shift_options(skb, &packet.headers, LINK + packet.ip_length, packet.tcp_length, packet.change, &difference))
 		return PASS;
 	shift_header(tcp, packet.change, &difference);
 
@@ -502,7 +548,7 @@ SECTION("program") int splice(struct __sk_buff *skb)
 		build_ipv6(&packet, to_backend);
 		if (skb_change_proto(skb, net16(ETH_IPV6), 0))
 			return PASS;
-		count(&carried->to_backend, packet.payload, net32(tcp->ack), now);
+		count(&carried->to_backend, packet.payload, tcp, now);
 		return write_back(skb, &packet.headers.v6, sizeof(struct ipv6), packet.tcp_length, packet.change, difference);
 	}
 	difference += (u64)packet.change->port + (u16)~tcp->src_port;
@@ -510,6 +556,6 @@ SECTION("program") int splice(struct __sk_buff *skb)
 	build_ipv4(&packet, to_client, skb->gso_size);
 	if (skb_change_proto(skb, net16(ETH_IP), 0))
 		return PASS;
-	count(&carried->to_client, packet.payload, net32(tcp->ack), now);
+	count(&carried->to_client, packet.payload, tcp, now);
 	return write_back(skb, &packet.headers.v4, sizeof(struct ipv4), packet.tcp_length, packet.change, difference);
 }

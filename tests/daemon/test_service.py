@@ -21,6 +21,7 @@ from kracauer.events import CloseReason, Event, FlowClosed, FlowRefused, NameWan
 from kracauer.fast_path import FastPath
 from kracauer.logs import LINES_AT_ONCE
 from kracauer.offload.memory import MemoryPath
+from kracauer.tcp.state import CODES, State
 from kracauer.tun import DeviceLostError
 from kracauer.wire import tcp
 from kracauer.wire.buffer import Buffer, Frame
@@ -338,6 +339,24 @@ def test_what_the_fast_path_has_carried_is_counted_up_to_its_end() -> None:
 
         assert stage.service.counters.fields()["carried"] == {"packets": 2, "bytes": 11}
         assert stage.service.counters.packets_read == 0
+
+
+def test_the_engine_is_told_of_fins_that_the_fast_path_has_carried_and_its_timer_set_anew() -> None:
+    path = MemoryPath(1)
+    splice = make(PLAIN, client_port=1)
+    splice.state = CODES[State.ESTABLISHED]
+    path.install(splice)
+    frame = Frame(from_client(PLAIN, TcpHeader(49152, 443, 8, 2, tcp.ACK | tcp.FIN, 500), b"", client_port=1))
+    with opened(path) as stage:
+
+        async def act() -> None:
+            assert path.receive(frame, time.monotonic()) is not None
+            stage.engine.due.append(time.monotonic() + 1.1)
+            await stage.until(lambda: bool(stage.engine.timer_calls))
+
+        stage.play(act)
+
+        assert stage.engine.followed == [splice]
 
 
 def test_a_mistake_in_a_callback_of_the_loop_is_logged_like_any_other(stage: Stage) -> None:

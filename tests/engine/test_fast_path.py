@@ -3,7 +3,8 @@
 The identification of IPv4 packets is another by design: the fast path has one half of the numbers, the engine the other.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pytest
@@ -16,7 +17,7 @@ from openings import PLAIN_SPLICED, RELIEVED
 from packets import Packet, build, parse, parse_flags, sum_words
 from raw_packets import cut_v4, cut_v6, datagram, edit_v4, extend_v6, icmp, icmp_v6
 from script import CONFIG, EPOCH, SECRET, Conversation, config
-from successors import Life, first_life, next_life, take_over
+from successors import Life, first_life, next_life, take_events, take_over
 
 from kracauer.config import parse_config
 from kracauer.engine import Engine
@@ -60,6 +61,7 @@ class Twins:
     plain: Life
     fast: Life
     handshakes: dict[str, int] = field(default_factory=dict)
+    lives: int = 0  # since the SYN of these was answered
 
     @classmethod
     def begin(cls, kind: str, state: str = "established", extra: str = "") -> "Twins":
@@ -87,10 +89,16 @@ class Twins:
 
     def say(self, line: str) -> list[str]:
         """Likewise with a script's line; returns what comes as lines."""
-        return self._shown(self.exchange(self.plain.talk.bytes_of(line)))
+        return self._shown(self.say_raw(line))
 
-    def wait(self, seconds: float) -> list[str]:
-        """Let time pass; returns what both send meanwhile."""
+    def say_raw(self, line: str) -> list[bytes]:
+        """The same; returns what comes as it is."""
+        return self.exchange(self.plain.talk.bytes_of(line))
+
+    def wait(self, seconds: float, *, is_swept: bool = True) -> list[str]:
+        """Let time pass, in which the daemon sweeps unless told otherwise; returns what both send meanwhile."""
+        if is_swept and self.engine.lags:
+            self.settle()
         sent = [[bytes(10) + data for data in talk.fire(talk.now + seconds - talk.start)] for talk in self.talks]
         return self._shown(self._agreed(sent))
 
@@ -110,12 +118,25 @@ class Twins:
     def _shown(self, sent: list[bytes]) -> list[str]:
         return [" ".join(self.plain.talk.render(parse(data)).split()) for data in sent]
 
-    def hold(self) -> None:
-        """Both tell the same, and want to be called at the same time."""
+    def turn_to_port(self, port: int) -> None:
+        """Have what comes from now on be of another port of the client's."""
+        for talk in self.talks:
+            talk.sides["C"] = replace(talk.sides["C"], src_port=port)
+            talk.sides["B"] = replace(talk.sides["B"], dst_port=port)
+
+    def settle(self) -> None:
+        """Have the fast one know of the FINs that have passed it, and compare all again."""
+        self.engine.sweep(self.fast.talk.now)
+        self.hold(is_swept=True)
+
+    def hold(self, *, is_swept: bool = False) -> None:
+        """Both tell the same, and want to be called at the same time, as far as the fast one can know."""
         one, other = self.talks
         assert [(event.event, event.fields()) for event in one.events] == [
             (event.event, event.fields()) for event in other.events
         ]
+        if self.engine.lags and not is_swept:
+            return
         assert one.engine.next_deadline() == other.engine.next_deadline()
         assert self.states(one) == self.states(other)
 
@@ -132,19 +153,24 @@ class Twins:
 
     def restart(self, *, is_kept: bool) -> None:
         """Have both die, and others come after them; the fast path, too, or it `is_kept`: taken over by the next one."""
+        lags = self.engine.lags
+        self._outlive(is_kept=is_kept)
         self.plain = next_life(self.plain)
         with behind_fast_path(self.engine if is_kept else None):
             self.fast = next_life(self.fast)
+        self.engine.lags = lags
         assert (self.plain.adopted, self.plain.discarded) == (self.fast.adopted, self.fast.discarded)
         self.wait(0.0)
 
     def hand_over(self, pieces: list[tuple[bytes, bytes]]) -> None:
         """As `restart` with a fast path that is kept, and packets that come while the flows are being taken up."""
         former = self.engine
+        self._outlive(is_kept=True)
         collect(former)
         take_over(self.plain)
         with behind_fast_path(former):
             take_over(self.fast)
+        self.engine.lags = former.lags
         assert (self.plain.adopted, self.plain.discarded) == (self.fast.adopted, self.fast.discarded)
         taken, left = [], []
         for vnet, packet in pieces:
@@ -155,6 +181,7 @@ class Twins:
                 taken.append((vnet, packet, bytes(translated)))
         # From here on the next one's is before the device, and what the former one has carried meanwhile is asked for again.
         former.path.close()
+        self.engine.follow(former.path.sweep(self.fast.talk.now))
         assert self.fast.talk.engine.next_deadline() == self.plain.talk.engine.next_deadline()
         for vnet, packet, said in taken:
             (answer,) = self.plain.talk.exchange(packet, vnet)
@@ -162,6 +189,12 @@ class Twins:
         self.wait(0.0)
         for vnet, packet in left:
             self.exchange(packet, vnet)
+
+    def _outlive(self, *, is_kept: bool) -> None:
+        """Let a handshake go that is older than the life before: whoever takes a fast path over knows of the last one alone."""
+        if is_kept and self.lives:
+            self.handshakes = {}
+        self.lives += 1
 
     def reload(self, number: int) -> None:
         """Have both go by other settings."""
@@ -174,7 +207,7 @@ class Twins:
         for data in self.exchange(segment(self.plain.talk, "S", isn, 0, options=("mss=1460", "sackOK", "ws=7"))):
             answer = parse(data)
             if answer.version == 4 and answer.is_syn:
-                self.handshakes = {"c": isn, "s": answer.seq}
+                self.handshakes, self.lives = {"c": isn, "s": answer.seq}, 0
 
     def come_in(self, *, is_right: bool) -> None:
         """The ACK and the hello that complete this handshake, and the backend's answer; or something like that ACK."""
@@ -183,7 +216,8 @@ class Twins:
         symbols = {name: value % 2**32 for name, value in self.handshakes.items()}
         talk = self.plain.talk
         if not is_right:
-            self.exchange(segment(talk, "A", symbols["c"] + 1, symbols["s"] + 77))
+            # Not in the lowest bits, where a cookie says what it offers: that would be a right one now and then.
+            self.exchange(segment(talk, "A", symbols["c"] + 1, symbols["s"] + 0x77000000))
             return
         for one in self.talks:
             one.symbols |= symbols
@@ -257,12 +291,17 @@ def moves(draw: st.DrawFn, talk: Conversation) -> Step | tuple[str, int]:
     state=st.sampled_from(sorted(STATES)),
     extra=st.sampled_from(("", "", WIDE)),
     is_stopped=st.booleans(),
+    lags=st.booleans(),
 )
 def test_an_engine_behind_a_fast_path_does_what_it_does_alone(
-    data: st.DataObject, kind: str, state: str, extra: str, is_stopped: bool
+    data: st.DataObject, kind: str, state: str, extra: str, is_stopped: bool, lags: bool
 ) -> None:
-    """Packet for packet, event for event, to the second; and what is left in the records is the same."""
+    """Packet for packet, event for event, to the second; and what is left in the records is the same.
+
+    An engine that lags hears of FINs with the next sweep alone; what it says is the same in any case.
+    """
     twins = Twins.begin(kind, state, extra)
+    twins.engine.lags = lags
     for _ in range(data.draw(st.integers(1, 14))):
         match data.draw(moves(twins.plain.talk)):
             case float(seconds):
@@ -271,7 +310,7 @@ def test_an_engine_behind_a_fast_path_does_what_it_does_alone(
                 for vnet, packet in pieces:
                     twins.exchange(packet, vnet)
             case ("sweep", _):
-                twins.engine.sweep(twins.fast.talk.now)
+                twins.settle()
             case ("look", _):
                 twins.look()
             case ("restart", number):
@@ -309,7 +348,7 @@ class CountingPath(MemoryPath):
 
     def __init__(self, capacity: int = 64) -> None:
         super().__init__(capacity)
-        self.installed = self.removed = 0
+        self.installed = self.removed = self.swept = 0
 
     def install(self, splice: Splice) -> bool:
         before = len(self)
@@ -322,11 +361,15 @@ class CountingPath(MemoryPath):
         super().remove(splice)
         self.removed += before - len(self)
 
+    def sweep(self, now: float) -> Sequence[Splice]:
+        self.swept += 1
+        return super().sweep(now)
 
-def behind(path: FastPath) -> Conversation:
+
+def behind(path: FastPath, extra: str = "") -> Conversation:
     """A spliced flow of an engine that has this fast path, which nothing is given to."""
     path.sweep(EPOCH)
-    return Conversation(engine=Engine(config(), secret=SECRET, now=EPOCH, fast_path=path)).play(PLAIN_SPLICED)
+    return Conversation(engine=Engine(config(extra), secret=SECRET, now=EPOCH, fast_path=path)).play(PLAIN_SPLICED)
 
 
 def test_a_flow_is_the_fast_paths_from_its_splice_to_its_first_reset() -> None:
@@ -554,3 +597,203 @@ def talked(kind: str, after_s: float = 0.0) -> Twins:
     for line in TALK:
         assert len(twins.say(line)) == 1
     return twins
+
+
+# FINs that the fast path has carried, and what comes before the engine has heard of them.
+
+FINS: Final = ("C> FA c+51+H ack=s+401", "B> FA b+401 ack=c+52+H")
+OTHER_FINS: Final = ("B> FA b+401 ack=c+51+H", "C> FA c+51+H ack=s+402")
+LAST: Final = "C> A c+52+H ack=s+402"
+
+
+def finished(*fins: str, kind: str = "plain") -> Twins:
+    """Twins whose ends have sent these FINs, of which the engine behind the fast path knows nothing yet."""
+    twins = talked(kind)
+    twins.engine.lags = True
+    for line in fins:
+        before = twins.engine.taken
+        assert len(twins.say(line)) == 1
+        assert twins.engine.taken == before + 1
+    assert [str(state) for _, state in twins.states(twins.fast.talk)] == ["established"]
+    return twins
+
+
+def end_of(twins: Twins) -> str:
+    """What state the flow is in once all is known, in both."""
+    twins.settle()
+    return ",".join(str(state) for _, state in twins.states(twins.fast.talk))
+
+
+@pytest.mark.parametrize(("fins", "state"), [(FINS[:1], "client_fin"), (FINS[1:], "backend_fin"), (FINS, "both_fin")])
+def test_a_sweep_tells_of_the_fins_that_the_fast_path_has_carried(fins: tuple[str, ...], state: str) -> None:
+    twins = finished(*fins)
+    assert end_of(twins) == state
+    assert len(twins.engine.path) == (state != "both_fin")
+    (flow,) = twins.engine.flows
+    assert twins.engine.flows.is_retired(flow) is (state == "both_fin")
+
+
+@pytest.mark.parametrize("fins", [FINS[:1], FINS[1:], FINS, OTHER_FINS])
+@pytest.mark.parametrize("side", ["C", "B"])
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_a_reset_finds_the_state_that_the_fins_before_it_have_led_to(fins: tuple[str, ...], side: str, is_exact: bool) -> None:
+    twins = finished(*fins)
+    number = {"C": "c+52+H", "B": "b+402"}[side]
+    twins.say(f"{side}> R {number}{'' if is_exact else '+700'}")
+    assert end_of(twins) == ("both_fin" if len(fins) == 2 else "transitory")
+    twins.wait(FINAL_S)
+
+
+@pytest.mark.parametrize("fins", [FINS[:1], FINS])
+def test_what_comes_to_the_engine_behind_a_fin_finds_the_state_that_it_has_led_to(fins: tuple[str, ...]) -> None:
+    """In a layout that the fast path does not take."""
+    twins = finished(*fins)
+    before = twins.engine.taken
+    twins.say("B> A b+402 ack=c+52+H opt=1e04dead")
+    assert twins.engine.taken == before
+    twins.say("C> FA c+51+H ack=s+401")  # once more
+    assert end_of(twins) == ("both_fin" if len(fins) == 2 else "client_fin")
+
+
+def test_the_last_acknowledgment_is_carried_before_a_sweep_and_the_engines_after_it() -> None:
+    twins = finished(*FINS)
+    before = twins.engine.taken
+    assert len(twins.say(LAST)) == 1
+    assert twins.engine.taken == before + 1
+    twins.settle()
+    assert len(twins.say(LAST)) == 1
+    assert twins.engine.taken == before + 1
+    twins.look()
+
+
+@pytest.mark.parametrize("fins", [FINS[:1], FINS[1:], FINS])
+def test_a_port_that_is_used_again_at_once_has_a_flow_of_its_own(fins: tuple[str, ...]) -> None:
+    """The old one leaves the fast path before the SYN is answered, and is replaced in the state that it was in."""
+    twins = finished(*fins)
+    path = twins.engine.path
+    twins.knock(0x7700_0000)
+    assert len(path) == 0
+    assert [str(state) for _, state in twins.states(twins.fast.talk)] == [
+        {FINS[:1]: "client_fin", FINS[1:]: "backend_fin", FINS: "both_fin"}[fins]
+    ]
+    twins.come_in(is_right=True)
+    assert [event.fields()["state"] for event in twins.fast.talk.events if event.event == "flow_closed"] == [
+        str(state) for _, state in finished_states(fins)
+    ]
+    assert end_of(twins) == "established"
+    assert len(path) == 1
+    before = twins.engine.taken
+    twins.say("C> PA c+1+H ack=s+1 data=bulk(10)")
+    assert twins.engine.taken == before + 1
+
+
+def finished_states(fins: tuple[str, ...]) -> list[tuple[bytes, Any]]:
+    """What these FINs lead to in an engine that is alone."""
+    twins = talked("plain")
+    for line in fins:
+        twins.say(line)
+    return twins.states(twins.plain.talk)
+
+
+def test_an_old_syn_between_the_fins_and_the_sweep_changes_nothing() -> None:
+    twins = finished(*FINS)
+    twins.knock(twins.plain.talk.symbols["c"])
+    assert end_of(twins) == "both_fin"
+
+
+@pytest.mark.parametrize("fins", [FINS[:1], FINS])
+def test_a_timer_between_the_fins_and_the_sweep_finds_the_time_that_they_have_set(fins: tuple[str, ...]) -> None:
+    """An idle flow's own, which would have both ends asked: it has ended, or begun to, just before."""
+    twins = talked("plain", after_s=10.0)
+    twins.wait(7440.0 - 1.0)
+    twins.engine.lags = True
+    for line in fins:
+        twins.say(line)
+    assert twins.wait(2.0, is_swept=False) == []
+    assert end_of(twins) == ("both_fin" if len(fins) == 2 else "client_fin")
+    assert twins.wait(237.5) == []
+    assert len(twins.engine.flows) == 1
+    assert twins.wait(1.0) == []
+    assert len(twins.engine.flows) == (len(fins) == 1)
+
+
+@pytest.mark.parametrize("fins", [FINS[:1], FINS])
+def test_a_stop_between_the_fins_and_the_sweep_says_what_the_flow_was(fins: tuple[str, ...]) -> None:
+    twins = finished(*fins)
+    assert len(twins.abort()) == 2
+    told, told_alone = (take_events(talk) for talk in twins.talks)
+    assert told == told_alone
+    (closed,) = (fields for event, fields in told if event == "flow_closed")
+    assert closed["state"] == ("both_fin" if len(fins) == 2 else "client_fin")
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+@pytest.mark.parametrize("fins", [FINS[:1], FINS])
+def test_an_engine_that_dies_between_the_fins_and_the_sweep_leaves_them_to_the_next(
+    fins: tuple[str, ...], is_kept: bool
+) -> None:
+    twins = finished(*fins)
+    twins.restart(is_kept=is_kept)
+    assert end_of(twins) == ("both_fin" if len(fins) == 2 else "client_fin")
+    twins.wait(FINAL_S)
+
+
+def test_the_error_of_a_router_about_a_flow_that_has_ended_finds_it_ended() -> None:
+    twins = finished(*FINS)
+    (sent,) = twins.say_raw("B> PA b+401 ack=c+51+H data=bulk(40)")
+    router = twins.plain.talk.sides["C"]
+    twins.exchange(datagram(router, 1, icmp(3, 4, 1300, sent[10:])))
+    assert end_of(twins) == "both_fin"
+
+
+FULL: Final = "[limits]\nflows = 1\n"
+
+
+def test_a_flow_that_has_ended_makes_room_before_a_sweep_has_told_of_it() -> None:
+    twins = Twins.begin("plain", extra=FULL)
+    twins.engine.lags = True
+    for line in (*TALK, *FINS):
+        twins.say(line)
+    twins.turn_to_port(50_001)
+    twins.knock(0x7700_0000)
+    twins.come_in(is_right=True)
+    assert end_of(twins) == "established"
+    assert [event.fields()["reason"] for event in twins.fast.talk.events if event.event == "flow_closed"] == ["superseded"]
+
+
+@pytest.mark.parametrize("order", [(50_001, 50_002), (50_002, 50_001)])
+def test_of_flows_that_have_ended_the_one_that_did_so_first_is_the_first_to_make_room(order: tuple[int, int]) -> None:
+    """Whatever place they have in the fast path."""
+    twins = Twins.begin("plain")
+    twins.engine.lags = True
+    symbols = {}
+    for port in (50_001, 50_002):
+        twins.turn_to_port(port)
+        twins.knock(port)
+        twins.come_in(is_right=True)
+        symbols[port] = dict(twins.plain.talk.symbols)
+    for port in order:
+        twins.turn_to_port(port)
+        for talk in twins.talks:
+            talk.symbols |= symbols[port]
+        for line in ("C> FA c+1+H ack=s+1", "B> FA b+1 ack=c+2+H"):
+            twins.say(line)
+        twins.wait(0.01, is_swept=False)
+    twins.settle()
+    for talk in twins.talks:
+        oldest = talk.engine.flows.oldest_retired
+        assert oldest is not None
+        assert oldest.client_port == order[0]
+
+
+def test_a_full_table_has_the_fast_path_asked_ten_times_a_second_at_most() -> None:
+    path = CountingPath()
+    talk = behind(path, FULL)
+    before = path.swept
+    for port in range(100):
+        talk.sides["C"] = replace(talk.sides["C"], src_port=50_000 + port)
+        knocked = [parse(data) for data in talk.exchange(segment(talk, "S", 0x7700_0000, 0, options=("mss=1460",)))]
+        talk.exchange(segment(talk, "A", 0x7700_0001, knocked[0].seq + 1))
+        talk.now += 0.01
+    assert len(talk.engine.flows) == 1
+    assert 9 <= path.swept - before <= 11

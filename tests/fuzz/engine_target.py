@@ -543,11 +543,11 @@ class Play:
     def _restart(self, param: int) -> None:
         """A new engine finds the spliced flows of the old one, perhaps a record of them damaged."""
         before = sum(flow.splice is not None for flow in self.engine.flows)
+        collect(self.engine)
         if param == 15:
             self._pages[0][self._byte() << 8 | self._byte()] ^= self._byte() | 1
             self._has_bystander = False
         self._has_restarted = True
-        collect(self.engine)
         self.engine = self._make_engine()
         adoption = self.engine.adopt(self.now)
         self._drain()

@@ -124,6 +124,32 @@ class Transfer(threading.Thread):
         assert self.digest == content.digest(self._length)
 
 
+def test_a_connection_that_ends_without_a_daemon_has_ended_for_the_next_one(build: Callable[..., Site]) -> None:
+    site = build()
+    site.start("require")
+    going, ending, halved = (connect(site.lab.client, SERVICE, NAME) for _ in range(3))
+    for connection in (going, ending, halved):
+        connection.settimeout(5)
+        connection.sendall(f"GET /bytes/1000 HTTP/1.1\r\nHost: {NAME}\r\n\r\n".encode("ascii"))
+        assert len(connection.recv(1 << 16)) > 0
+    daemon = site.lab.daemon
+    assert daemon is not None
+    daemon.send_signal(signal.SIGSTOP)  # it sweeps no more
+    ending.shutdown(socket.SHUT_WR)
+    while ending.recv(1 << 16):  # the origin closes, too: both FINs have passed
+        pass
+    daemon.send_signal(signal.SIGKILL)
+    daemon.wait()
+    halved.shutdown(socket.SHUT_RDWR)
+    site.start("require")
+    states = site.states()
+    assert states.get("established") == 1, states
+    assert states.get("both_fin", 0) >= 1, states
+    assert sum(states.values()) == 3
+    for connection in (going, ending, halved):
+        connection.close()
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_transfer_goes_on_without_a_daemon_and_with_the_next_one(build: Callable[..., Site], number: signal.Signals) -> None:
     site = build()

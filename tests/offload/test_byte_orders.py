@@ -5,13 +5,14 @@ import segment_strategies as packets
 from bpf_machine import Machine, Order, Packet
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from offload_trials import CLIENT_PORT, make
-from splice_setup import any_deltas
+from offload_trials import CLIENT_PORT, from_backend, from_client, make
+from splice_setup import PLAIN, any_deltas
 from splice_twin import Deltas, build_v4, build_v6
 
 from kracauer.offload.layout import build_entries
 from kracauer.offload.options import is_walked
-from kracauer.wire import ipv4, vnet_hdr
+from kracauer.tcp.splice import BELIEVABLE_WINDOW
+from kracauer.wire import ipv4, tcp, vnet_hdr
 from kracauer.wire.buffer import Frame
 from kracauer.wire.tcp import TcpHeader
 from kracauer.wire.vnet_hdr import GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, NO_OFFLOAD, VnetHeader
@@ -59,3 +60,25 @@ def test_every_machine_makes_of_a_packet_what_python_makes(
     acked = splice.backend_acked if is_from_client else splice.client_acked
     assert machine.carried(0 if is_from_client else 1) == (1, size, MINUTE_NS, acked)
     assert machine.carried(1 if is_from_client else 0) == (0, 0, 0, 0)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("is_from_client", [True, False])
+@pytest.mark.parametrize("acked", [0x01020304, 0xFFFFFFF0])
+@pytest.mark.parametrize(
+    ("distance", "is_believed"), [(-1, False), (0, True), (BELIEVABLE_WINDOW, True), (BELIEVABLE_WINDOW + 1, False)]
+)
+def test_every_machine_takes_the_fins_that_python_believes(
+    order: Order, is_from_client: bool, acked: int, distance: int, is_believed: bool
+) -> None:
+    splice = make(PLAIN)
+    header = TcpHeader(CLIENT_PORT, 443, (acked + distance) % 2**32, 2000, tcp.ACK | tcp.FIN, 500)
+    packet = (from_client if is_from_client else from_backend)(PLAIN, header, b"end")
+    machine = Machine(order, build_entries(splice.constants, 0), lease_until=2 * MINUTE_NS, now=MINUTE_NS)
+    own, other = (0, 1) if is_from_client else (1, 0)
+    machine.set_acked(own, ~acked & 0xFFFFFFFF)
+    machine.set_acked(other, acked)
+    met = Packet(bytearray(packet))
+    assert machine.run(met) is is_believed
+    assert (bytes(met.data) != packet) is is_believed
+    assert (machine.fin_seen(own), machine.fin_seen(other)) == (MINUTE_NS if is_believed else 0, 0)

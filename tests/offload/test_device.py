@@ -133,7 +133,7 @@ def test_a_super_packet_comes_out_whole_as_python_makes_it(
 def test_what_is_not_plain_reaches_userspace_as_it_is(router: Router, path: KernelPath) -> None:
     splice = make(DELTAS)
     assert path.install(splice)
-    for flags in (tcp.SYN, tcp.FIN | tcp.ACK, tcp.RST):
+    for flags in (tcp.SYN, tcp.FIN, tcp.FIN | tcp.RST | tcp.ACK, tcp.RST):
         for packet in (client_packet(HEADER._replace(flags=flags), b""), backend_packet(HEADER._replace(flags=flags), b"")):
             router.send(packet, NO_OFFLOAD)
             assert router.receive_in_userspace()[1] == one_hop_less(packet)

@@ -1,4 +1,6 @@
+import ctypes
 import errno
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -89,3 +91,28 @@ def test_each_client_has_numbers_of_its_own(trial: KernelTrial) -> None:
         numbers.append(ipv4.parse(result).identification)
         trial.path.remove(splice)
     assert numbers[2] == 0x8000 | (numbers[0] + 1) & 0x7FFF
+
+
+def test_the_verifier_takes_the_program_with_no_more_than_what_a_service_has(kernel_trial: KernelTrial) -> None:
+    """Root has CAP_PERFMON as well, and with it is allowed more: what it may do with pointers, and with what it never wrote."""
+    assert kernel_trial.path.program >= 0  # it can be had at all
+    refused: list[Exception] = []
+
+    def load() -> None:
+        header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+        admin, bpf_itself = 1 << 12, 1 << (39 - 32)
+        libc = ctypes.CDLL(None)
+        data = (ctypes.c_uint32 * 6)()  # of this thread alone: effective, permitted, inheritable, and their upper halves
+        assert libc.capget(header, data) == 0
+        data[0] = data[1] = admin
+        data[3] = data[4] = bpf_itself
+        assert libc.capset(header, data) == 0
+        try:
+            KernelPath.open(4).close()
+        except OffloadError as error:
+            refused.append(error)
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    thread.join()
+    assert refused == []

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import splice_twin as twin
-from offload_trials import CLIENT_PORT, traffic
+from offload_trials import CLIENT_PORT, from_backend, from_client, traffic
 from splice_setup import PLAIN
 from splice_twin import Deltas
 from two_devices import Router
@@ -23,7 +23,7 @@ from kracauer.offload.kernel import KernelPath
 from kracauer.offload.pins import Former
 from kracauer.tcp.record import Records
 from kracauer.tcp.splice import Splice
-from kracauer.tcp.state import CODES, State
+from kracauer.tcp.state import BY_CODE, CODES, State
 from kracauer.translate.identification import Identifications
 from kracauer.wire import ipv4, tcp
 from kracauer.wire.tcp import TcpHeader
@@ -105,6 +105,11 @@ class Host:
         self.router.send(backend_packet(), NO_OFFLOAD)
         return self.router.receive()[1]
 
+    def finish(self, side: str) -> None:
+        """Have the kernel carry a FIN of that side."""
+        self.router.send(finished(side), NO_OFFLOAD)
+        self.router.receive()
+
     def check_left_alone(self) -> None:
         """See the client's packets come to userspace."""
         self.router.send(client_packet(), NO_OFFLOAD)
@@ -118,6 +123,12 @@ def client_packet() -> bytes:
 def backend_packet() -> bytes:
     header = HEADER._replace(src_port=PLAIN.backend_port, dst_port=CLIENT_PORT)
     return twin.build_v6(PLAIN.backend, PLAIN.mapped, 0, 64, NO_OFFLOAD, header, b"abcde")[1]
+
+
+def finished(side: str) -> bytes:
+    """A FIN of that side's."""
+    header = HEADER._replace(flags=tcp.ACK | tcp.FIN, seq=3000)
+    return from_client(PLAIN, header, b"") if side == "client" else from_backend(PLAIN, header, b"")
 
 
 def refuse(*_: object) -> Any:
@@ -189,6 +200,42 @@ def test_flows_go_on_without_a_process_and_the_next_one_knows_what_was_carried(h
     path.close()
     host.check_left_alone()
     assert host.pinned() == []
+
+
+@pytest.mark.parametrize("sides", ["client", "backend", "client backend"])
+def test_fins_that_pass_without_a_process_are_found_by_the_next_one(host: Host, sides: str) -> None:
+    splice = host.splice()
+    die(host.begin(splice))
+    for side in sides.split():
+        host.finish(side)
+    assert BY_CODE[splice.state] is State.ESTABLISHED
+    path, former = host.start()
+    wanted = {"client": State.CLIENT_FIN, "backend": State.BACKEND_FIN, "client backend": State.BOTH_FIN}[sides]
+    assert BY_CODE[splice.state] is wanted
+    assert splice.state_since == pytest.approx(time.monotonic(), abs=10)
+    former.close()
+    path.close()
+
+
+def test_fins_that_pass_while_flows_are_taken_up_are_told(host: Host) -> None:
+    splice, other = host.splice(), host.splice(replace(PLAIN, client=bytes((192, 0, 2, 99))))
+    die(host.begin(splice, other))
+    path, former = host.start()
+    for each in (splice, other):
+        assert path.install(each)
+    host.finish("client")  # by the old program, which alone knows what was acknowledged last
+    path.attach(host.device)
+    (moved,) = former.collect(host.records)
+    assert (moved.page, moved.at) == (splice.page, splice.at)
+    assert former.collect(host.records) == []
+    former.close()
+    path.note_moved([moved])
+    assert list(path.sweep(time.monotonic())) == [moved]
+    assert BY_CODE[splice.state] is State.CLIENT_FIN
+    # From here on the process judges FINs of flows that it has taken up.
+    host.router.send(finished("backend"), NO_OFFLOAD)
+    host.router.receive_in_userspace()
+    path.close()
 
 
 def test_what_is_kept_is_left_there_with_records_that_tell_all(host: Host) -> None:
@@ -390,7 +437,10 @@ def test_a_full_table_passes_the_trial(host: Host) -> None:
 
 
 def test_another_layout_has_another_number() -> None:
-    """Whoever changes what lies in the maps has to raise the version, and then the digest here."""
+    """Whoever changes what lies in the maps has to raise the version, and then the digest here.
+
+    The digest alone, where zeros of earlier processes mean what is so: that nothing of what is new has been seen.
+    """
     formats = [each.format for each in (layout._TO_BACKEND, layout._TO_CLIENT, layout.CARRIED, layout.COLLECTED)]
     told = repr((formats, layout.COLLECTED_AT, layout.IDENTIFICATIONS, sorted(bytecode.MAPS.items()), pins.KEPT))
-    assert (layout.VERSION, hashlib.sha256(told.encode()).hexdigest()[:16]) == (1, "e694e96c86ad2f5a")
+    assert (layout.VERSION, hashlib.sha256(told.encode()).hexdigest()[:16]) == (1, "3cdc3b121a24e4ba")

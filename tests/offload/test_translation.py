@@ -26,8 +26,9 @@ from splice_setup import PLAIN, any_deltas
 from splice_twin import Deltas
 
 from kracauer.offload.options import is_walked
-from kracauer.tcp.splice import SizeLimits, Splice
-from kracauer.wire import ipv4, tcp
+from kracauer.tcp.splice import BELIEVABLE_WINDOW, SizeLimits, Splice
+from kracauer.wire import ipv4, tcp, vnet_hdr
+from kracauer.wire.buffer import Frame
 from kracauer.wire.tcp import TcpHeader, TcpOptions, build_options
 
 HEADER = TcpHeader(49152, 443, 1000, 2000, tcp.ACK | tcp.PSH, 500)
@@ -108,6 +109,29 @@ def test_what_goes_to_the_client_is_what_python_makes_of_it(
         assert expected is not None
         assert same_but_identification(result, expected)
         assert traffic(splice) == traffic(twin)
+
+
+@quietly
+@given(any_deltas, any_segment, packets.payloads, st.booleans(), st.integers(-2, 2) | st.integers(-(2**25), 2**25))
+def test_a_fin_is_translated_as_python_does_it_where_it_is_believed(
+    trial: Trial, deltas: Deltas, header: TcpHeader, payload: bytes, is_from_client: bool, distance: int
+) -> None:
+    splice, twin = make(deltas), make(deltas)
+    acked = twin.client_acked if is_from_client else twin.backend_acked
+    header = header._replace(flags=header.flags | tcp.FIN, seq=(acked + distance) % 2**32)
+    packet = (from_client if is_from_client else from_backend)(deltas, header, payload)
+    result = pass_through(trial, splice, packet)
+    if not is_walked(header.options) or not 0 <= distance <= BELIEVABLE_WINDOW:
+        assert result is None
+        assert traffic(splice) == traffic(twin)
+        return
+    frame = Frame(packet)
+    view = (twin.to_backend if is_from_client else twin.to_client)(frame, 1.0, vetted=True)
+    assert view is not None
+    expected = bytes(view[vnet_hdr.LENGTH :])
+    assert result is not None
+    assert result == expected if is_from_client else same_but_identification(result, expected)
+    assert traffic(splice) == traffic(twin)
 
 
 OPTION_LAYOUTS = {
@@ -195,7 +219,10 @@ NOT_PLAIN = {
     "v4: data offset beyond the end": altered(TO_GO, 32, b"\xf0\x10"),
     "v4: SYN": altered(TO_GO, 32, flags(tcp.SYN | tcp.ACK)),
     "v4: bare SYN": altered(TO_GO, 32, flags(tcp.SYN)),
-    "v4: FIN": altered(TO_GO, 32, flags(tcp.FIN | tcp.ACK)),
+    "v4: FIN without ACK": altered(TO_GO, 32, flags(tcp.FIN)),
+    "v4: FIN and RST": altered(TO_GO, 32, flags(tcp.FIN | tcp.RST | tcp.ACK)),
+    "v4: FIN and SYN": altered(TO_GO, 32, flags(tcp.FIN | tcp.SYN | tcp.ACK)),
+    "v4: FIN behind what was acknowledged": altered(altered(TO_GO, 32, flags(tcp.FIN | tcp.ACK)), 24, words(7)),
     "v4: RST": altered(TO_GO, 32, flags(tcp.RST | tcp.ACK)),
     "v4: no ACK": altered(TO_GO, 32, flags(tcp.PSH)),
     "v4: no flags": altered(TO_GO, 32, flags(0)),
@@ -216,7 +243,10 @@ NOT_PLAIN = {
     "v6: data offset 4": altered(TO_COME, 52, b"\x40\x10"),
     "v6: data offset beyond the end": altered(TO_COME, 52, b"\xf0\x10"),
     "v6: SYN": altered(TO_COME, 52, flags(tcp.SYN | tcp.ACK)),
-    "v6: FIN": altered(TO_COME, 52, flags(tcp.FIN | tcp.ACK)),
+    "v6: FIN without ACK": altered(TO_COME, 52, flags(tcp.FIN)),
+    "v6: FIN and RST": altered(TO_COME, 52, flags(tcp.FIN | tcp.RST | tcp.ACK)),
+    "v6: FIN and SYN": altered(TO_COME, 52, flags(tcp.FIN | tcp.SYN | tcp.ACK)),
+    "v6: FIN behind what was acknowledged": altered(altered(TO_COME, 52, flags(tcp.FIN | tcp.ACK)), 44, words(6)),
     "v6: RST": altered(TO_COME, 52, flags(tcp.RST)),
     "v6: no ACK": altered(TO_COME, 52, flags(tcp.PSH)),
     "v6: another backend": altered(TO_COME, 23, b"\x07"),

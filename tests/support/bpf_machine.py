@@ -77,6 +77,17 @@ class Machine:
         layout = ("<" if self.order == "little" else ">") + CARRIED.format[1:]
         return struct.unpack_from(layout, self.traffic, direction * CARRIED.size)[:4]
 
+    def fin_seen(self, direction: int) -> int:
+        """When a FIN of that direction was first seen, likewise; 0 where there was none."""
+        layout = ("<" if self.order == "little" else ">") + CARRIED.format[1:]
+        seen: int = struct.unpack_from(layout, self.traffic, direction * CARRIED.size)[-1]
+        return seen
+
+    def set_acked(self, direction: int, acked: int) -> None:
+        """Have the last acknowledgment of that direction be this one."""
+        at = direction * CARRIED.size + 24
+        self.traffic[at : at + 4] = acked.to_bytes(4, self.order)
+
     def run(self, packet: Packet) -> bool:
         """Whether the program has translated the packet; else it is as it was."""
         self._packet = packet

@@ -5,7 +5,7 @@ import io
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from ipaddress import IPv6Address
 from typing import Any
 
@@ -16,6 +16,7 @@ from kracauer.engine.adopting import Adoption
 from kracauer.events import Endpoint4, Event, FlowRefused, RefusalReason
 from kracauer.flows import FlowTable
 from kracauer.logs import configure
+from kracauer.tcp.splice import Splice
 from kracauer.tun import MemoryDevice
 from kracauer.wire.buffer import PACKET_START, VNET_START, Buffer, Frame
 
@@ -38,6 +39,7 @@ class ScriptedEngine:
         self.configs: list[Config] = []
         self.noted: list[tuple[str, Collection[IPv6Address] | None]] = []
         self.reconfigure_error: Exception | None = None
+        self.followed: list[Splice] = []
 
     def backends(self) -> Sequence[BackendStatus]:
         return ()
@@ -53,6 +55,9 @@ class ScriptedEngine:
     def note_addresses(self, name: str, addresses: Collection[IPv6Address] | None, _now: float) -> Sequence[Buffer]:
         self.noted.append((name, addresses))
         return [bytes(10) + name.encode()]
+
+    def follow(self, moved: Iterable[Splice]) -> None:
+        self.followed += moved
 
     def abort(self, _now: float) -> Sequence[Buffer]:
         return [bytes(10) + b"end"]

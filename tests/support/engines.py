@@ -11,7 +11,8 @@ from kracauer.offload.collecting import LEASE_S
 from kracauer.offload.memory import MemoryPath
 from kracauer.tcp.record import Records
 from kracauer.tcp.splice import Splice
-from kracauer.wire.buffer import Buffer, Frame
+from kracauer.wire import tcp
+from kracauer.wire.buffer import PACKET_START, Buffer, Frame
 
 # As seldom as the lease allows: records that are brought up to date for no other reason hide who forgets to.
 SWEEP_EVERY_S: Final = LEASE_S - 1
@@ -46,7 +47,8 @@ class EngineBehind(Engine):
     ) -> None:
         self.path = HeirPath(1 << 20, frozenset() if former is None else former.installed)
         self.taken = 0
-        self._swept_at = now
+        self.lags = False  # whether no sweep comes between a FIN that the fast path takes and what is next
+        self.swept_at = now
         self.path.sweep(now)
         super().__init__(config, secret=secret, now=now, records=records, fast_path=self.path)
 
@@ -58,18 +60,21 @@ class EngineBehind(Engine):
 
     def receive(self, frame: Frame, now: float) -> Sequence[Buffer]:
         """What comes of the packet in `frame`, whoever makes it."""
-        if now - self._swept_at >= SWEEP_EVERY_S:
+        if now - self.swept_at >= SWEEP_EVERY_S:
             self.sweep(now)
+        has_fin = _has_fin(frame)
         packet = self.path.receive(frame, now)
         if packet is None:
             return super().receive(frame, now)
         self.taken += 1
+        if has_fin and not self.lags:
+            self.sweep(now)
         return (packet,)
 
     def sweep(self, now: float) -> None:
         """Do what the daemon does each second."""
-        self._swept_at = now
-        self.path.sweep(now)
+        self.swept_at = now
+        self.follow(self.path.sweep(now))
 
 
 _make: Callable[..., Engine] = Engine
@@ -94,9 +99,13 @@ def make_engine(config: Config, *, secret: bytes, now: float, records: Records |
 def collect(engine: Engine) -> None:
     """Have the records of `engine` say all that has passed: what whoever comes after a dead one does first."""
     if isinstance(engine, EngineBehind):
-        for flow in engine.flows:
-            if flow.splice is not None:
-                engine.path.refresh(flow.splice)
+        engine.sweep(engine.swept_at)
+
+
+def _has_fin(frame: Frame) -> bool:
+    """Whether what the fast path may take of this has one; of what it never takes, either answer will do."""
+    at = PACKET_START + (33 if frame.buffer[PACKET_START] == 0x45 else 53)
+    return bool(frame.buffer[at] & tcp.FIN)
 
 
 def _ends(splice: Splice) -> bytes:

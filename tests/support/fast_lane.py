@@ -18,9 +18,9 @@ from kracauer.offload.bpf import OffloadError
 from kracauer.offload.kernel import KernelPath
 
 DRIVER = Path(__file__).with_name("altered_daemon.py")
-# What the daemon has to see of a connection: SYN, ACK, hello, SYN-ACK, both FINs and the ACK of the last of them, and of all
-# these a second one sometimes; and what has come between the hello's answer and the kernel's first packet.
-PER_CONNECTION = 16
+# What the daemon has to see of a connection: SYN, ACK, hello, SYN-ACK, and of all these a second one sometimes; what has come
+# between the hello's answer and the kernel's first packet; and the ACK of the last FIN, where a sweep has come before it.
+PER_CONNECTION = 12
 
 
 def skip_without_fast_path() -> None:
