@@ -15,7 +15,7 @@ from kracauer.engine.strays import Strays
 from kracauer.engine.waits import Waits
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Endpoint4, Endpoint6, Event, FlowClosed, PacketDropped
-from kracauer.fast_path import FastPath, NoFastPath
+from kracauer.fast_path import FastPath, NoFastPath, Promise, Promises
 from kracauer.flows import Flow, FlowTable, SharedSplice
 from kracauer.path_mtu import PathMtus
 from kracauer.peek import Protocol
@@ -65,8 +65,9 @@ class Context:
         self.config = config
         self.records = records
         self.fast_path: FastPath = NoFastPath() if fast_path is None else fast_path
-        self._has_fast_path = not isinstance(self.fast_path, NoFastPath)  # else nothing is asked of it, for what that costs
+        self.has_fast_path = not isinstance(self.fast_path, NoFastPath)  # else nothing is asked of it, for what that costs
         self._refresh_record = self.fast_path.refresh  # bound once for all flows
+        self._secret = secret
         self.prefix = config.prefix.network_address.packed[:12]
         self.cookies = CookieJar(secret)
         self.shares = ClientShares(config.limits)
@@ -80,7 +81,7 @@ class Context:
         self.backend_resets = TokenBucket(RESETS_PER_SECOND, RESET_BURST)
         self.strays = Strays()
         self.dialled_before_until = 0.0  # until when a SYN-ACK may be the answer to an earlier process
-        self.identifications = Identifications(int(now * 1000), LOWER_HALF if self._has_fast_path else ALL)
+        self.identifications = Identifications(int(now * 1000), LOWER_HALF if self.has_fast_path else ALL)
         self.path_mtus = PathMtus()
         # One a family: a flood of fragments on one side costs the other nothing.
         self.reassembler_v4 = Reassembler()
@@ -136,6 +137,7 @@ class Context:
         self.service_addresses = frozenset(address for address, _ in self.listeners) | live
         self.first_service = config.listeners[0].address.packed
         self.router_sources = tuple(address.packed for address in config.network.router_sources)
+        self.promise()
 
     def resolve(self, backend: Backend, port: int) -> Backend:
         """`backend` with its port filled in: the listener's own where it names none."""
@@ -250,11 +252,26 @@ class Context:
 
     def refresh_offers(self, now: float) -> None:
         """Offer what is known now."""
-        network = self.config.network
+        network, has_changed = self.config.network, False
         for listener in self.listeners.values():
             offer = listener.pool.offer(network.ipv4_mtu, network.ipv6_mtu)
             if offer != listener.offers.current:
                 listener.offers.replace(offer, now)
+                has_changed = True
+        if has_changed:
+            self.promise()
+
+    def promise(self) -> None:
+        """Have the fast path answer SYNs as we do now. Those to a listener with lists of addresses are ours alone."""
+        if not self.has_fast_path:
+            return
+        cut_mss = self.cut_mtu - IPV6_OVERHEAD
+        promises = {
+            key: Promise(offer := listener.offers.current, min(offer.mss, cut_mss))
+            for key, listener in self.listeners.items()
+            if listener.access is None
+        }
+        self.fast_path.promise(Promises(self._secret, promises, self.service_addresses))
 
     def learn_path_mtu(self, address: bytes, mtu: int, now: float) -> None:
         """Note the MTU that an ICMP error reported towards `address`, of either family, and offer accordingly."""
@@ -327,7 +344,7 @@ class Context:
         """Have plain packets of `flow` need no look, as far as may be; those of most flows then do not even come here."""
         flow.take_fast_path()
         splice = flow.splice
-        if splice is None or not self._has_fast_path:
+        if splice is None or not self.has_fast_path:
             return
         if flow.fast is not splice or flow.state is State.BOTH_FIN:
             # One that has ended has an acknowledgment to come, and minutes to be kept: its place is worth more to another.
@@ -338,13 +355,19 @@ class Context:
     def slow(self, flow: Flow) -> None:
         """Have every packet of `flow` looked at."""
         flow.fast = None
-        if flow.splice is not None and self._has_fast_path:
+        if flow.splice is not None and self.has_fast_path:
             self.fast_path.remove(flow.splice)
 
     def refresh(self, flow: Flow) -> None:
         """Have the record of `flow` tell all that has passed: before anything is decided by it."""
-        if flow.splice is not None and self._has_fast_path:
+        if flow.splice is not None and self.has_fast_path:
             self.fast_path.refresh(flow.splice)
+
+    def enter(self, flow: Flow) -> None:
+        """Put `flow` into the table, and have SYNs of its addresses and ports come here."""
+        self.flows.insert(flow)
+        if self.has_fast_path:
+            self.fast_path.note_flow(flow.client_key)
 
     def take_route(self, flow: Flow, route: Route) -> None:
         """Have `flow` go by `route`, and count for it until it is closed."""
@@ -375,6 +398,8 @@ class Context:
         self.end_handshake(flow)
         # First of all: whoever has these addresses and ports next must not find what was told of this flow.
         self.slow(flow)
+        if self.has_fast_path:
+            self.fast_path.forget_flow(flow.client_key)
         flow.advance(Happening.ENDED)
         self._leave_route(flow)
         splice = flow.splice

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 from kracauer.errors import RemediableError
 
 SOURCE: Final = Path(__file__).with_name("splice.bpf.c")
+INCLUDED: Final = Path(__file__).with_name("syns.bpf.h")
 MODULE: Final = Path(__file__).with_name("bytecode.py")
 TARGETS: Final = {"little": "bpfel", "big": "bpfeb"}
 # v3 has 32-bit arithmetic and atomics that return a value: every kernel from 5.12 on.
@@ -101,8 +102,8 @@ def _string(strings: bytes, at: int) -> str:
 
 
 def source_hash() -> str:
-    """The SHA-256 of the program's source, in hexadecimal digits."""
-    return hashlib.sha256(SOURCE.read_bytes()).hexdigest()
+    """The SHA-256 of the program's source, what it includes behind it, in hexadecimal digits."""
+    return hashlib.sha256(SOURCE.read_bytes() + INCLUDED.read_bytes()).hexdigest()
 
 
 def clang_version() -> str | None:
@@ -121,7 +122,8 @@ def compile_source(byte_order: str) -> Built:
         raise BuildError("there is no clang", "install Debian's package `clang`; only development needs it")
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "splice.o"
-        command = ["clang", *OPTIONS, "-target", TARGETS[byte_order], "-c", SOURCE.name, "-o", str(target)]
+        options = [*OPTIONS, "-I", str(INCLUDED.parent), "-target", TARGETS[byte_order]]
+        command = ["clang", *options, "-c", SOURCE.name, "-o", str(target)]
         result = subprocess.run(command, cwd=SOURCE.parent, capture_output=True, text=True, check=False)
         if result.returncode:
             raise BuildError(f"clang cannot compile {SOURCE.name}", result.stderr)

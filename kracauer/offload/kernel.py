@@ -8,12 +8,34 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from typing import Final, Self
 
-from kracauer.fast_path import Carried, Standing
+from kracauer.fast_path import Carried, Promises, Standing
 from kracauer.offload import bpf, bytecode
+from kracauer.offload.answering import (
+    ANSWERED,
+    ANSWERS_S,
+    KNOWN_BYTES,
+    LISTENERS,
+    REGIONS,
+    STEPS_BYTES,
+    KnownFlows,
+    build_answering,
+    build_listeners,
+    counters_for,
+)
 from kracauer.offload.attachment import Attachment, attach
 from kracauer.offload.bpf import OffloadError
 from kracauer.offload.collecting import LEASE_S, NANOSECONDS, carry_over, is_suited
-from kracauer.offload.layout import CARRIED, COLLECTED_AT, CONTROL, IDENTIFICATIONS, TRAFFIC_BYTES, Entries, build_entries
+from kracauer.offload.layout import (
+    ANSWERS_UNTIL,
+    ANSWERS_UNTIL_AT,
+    CARRIED,
+    COLLECTED_AT,
+    CONTROL,
+    IDENTIFICATIONS,
+    TRAFFIC_BYTES,
+    Entries,
+    build_entries,
+)
 from kracauer.offload.pins import LINK, Former, Pins, UnkeptError
 from kracauer.tcp.splice import Splice
 
@@ -67,6 +89,13 @@ class KernelPath:
         self._client_flows, self._backend_flows = maps["client_flows"], maps["backend_flows"]
         self._traffic, self._control = maps["traffic"].map_memory(), maps["control"].map_memory()
         self._columns = memoryview(self._traffic).cast("Q")
+        self._listeners: dict[bytes, bytes] = {}
+        self._answering, self._answered = maps["answering"].map_memory(), maps["answered"].map_memory()
+        self._counters = maps["known_flows"].map_memory()
+        self._known = KnownFlows(self._counters, os.urandom(STEPS_BYTES))
+        self.note_flow, self.forget_flow = self._known.add, self._known.discard
+        self._is_answering = False
+        self._syns_seen = 0
         self._places = _Places(capacity)
         self._installed: dict[Splice, tuple[int, Entries]] = {}
         self._by_index: dict[int, Splice] = {}
@@ -82,7 +111,8 @@ class KernelPath:
 
         `link_header_length` is what lies before the IP header: nothing on a TUN device. `attach` is to replace `former`.
         """
-        rooms = {"control": 1, "identifications": IDENTIFICATIONS}
+        rooms = {"control": 1, "identifications": IDENTIFICATIONS, "answering": 1, "answered": 1, "listeners": LISTENERS}
+        rooms["known_flows"] = REGIONS * counters_for(capacity) // KNOWN_BYTES
         with ExitStack() as stack:
             maps = {}
             for name, (kind, key_bytes, value_bytes, flags) in bytecode.MAPS.items():
@@ -222,11 +252,36 @@ class KernelPath:
         if held is not None:
             self._collect(splice, held[0])
 
+    def promise(self, promises: Promises) -> None:
+        """As the contract has it; where not all of them fit, or the kernel takes one of them not, no SYN is answered."""
+        if self.program < 0:
+            return
+        entries = build_listeners(promises)
+        self._answering[:] = build_answering(promises.secret, self._known)
+        self._is_answering = False
+        try:
+            for key in self._listeners.keys() - entries.keys():
+                self._maps["listeners"].delete(key)
+                del self._listeners[key]
+            if len(entries) > LISTENERS:
+                raise OSError(errno.E2BIG, "too many listeners")
+            for key, value in entries.items():
+                if self._listeners.get(key) != value:
+                    self._maps["listeners"].update(key, value)
+                    self._listeners[key] = value
+            self._is_answering = bool(promises.listeners)
+        except OSError as error:
+            self._note_refused(error.errno or 0)
+        if not self._is_answering:
+            ANSWERS_UNTIL.pack_into(self._control, ANSWERS_UNTIL_AT, 0)
+
     def sweep(self, now: float) -> Sequence[Splice]:
         """As the contract has it; no system call."""
         if self.program < 0:
             return ()
-        CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * NANOSECONDS))
+        answers_until = int((now + ANSWERS_S) * NANOSECONDS) if self._is_answering else 0
+        CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * NANOSECONDS), answers_until)
+        self._collect_syns()
         end = self._places.end * _ROW
         changed: set[int] = set()
         for packets_at, collected_at in _COLUMNS:
@@ -244,8 +299,9 @@ class KernelPath:
         """As the contract has it: detach the program, and let go of it and of the maps."""
         if self.program < 0:
             return
+        ANSWERS_UNTIL.pack_into(self._control, ANSWERS_UNTIL_AT, 0)
         if self._attachment is not None:
-            CONTROL.pack_into(self._control, 0, 0)  # where it cannot be taken away any more, it takes nothing at least
+            CONTROL.pack_into(self._control, 0, 0, 0)  # where it cannot be taken away any more, it takes nothing at least
             self._attachment.close()
             self._attachment = None
         self._unpin()
@@ -253,9 +309,11 @@ class KernelPath:
             self._collect(splice, index)
         self._installed.clear()
         self._by_index.clear()
+        self._collect_syns()
+        self.note_flow = self.forget_flow = _ignore  # flows may outlive what they were told to
         self._columns.release()
-        self._traffic.close()
-        self._control.close()
+        for memory in (self._traffic, self._control, self._answering, self._answered, self._counters):
+            memory.close()
         os.close(self.program)
         self.program = -1
         for entry in self._maps.values():
@@ -286,5 +344,14 @@ class KernelPath:
         name = errno.errorcode.get(number, "unknown")
         self.refused[name] = self.refused.get(name, 0) + 1
 
+    def _collect_syns(self) -> None:
+        (syns,) = ANSWERED.unpack_from(self._answered)
+        self.carried.syns += syns - self._syns_seen
+        self._syns_seen = syns
+
     def _collect(self, splice: Splice, index: int) -> None:
         carry_over(self._traffic, index * TRAFFIC_BYTES, splice, self.carried)
+
+
+def _ignore(_key: bytes) -> None:
+    """There is nobody left to be told."""

@@ -73,6 +73,9 @@ class ScriptedEngine:
             self.due.popleft()
         return [bytes(10) + b"timer"]
 
+    def age(self, _now: float) -> None:
+        pass
+
     def next_deadline(self) -> float | None:
         return self.due[0] if self.due else None
 
