@@ -34,9 +34,9 @@ struct answering {
 };
 _Static_assert(sizeof(struct answering) == 104, "no padding");
 
-/* How many flows may be known by each hash, a byte each: no flow has one that is 0. */
+/* How many flows may be known by each of eight hashes, a byte each, the first one in the lowest byte of memory. */
 struct known {
-	u8 flows[8];
+	u64 flows;
 };
 
 struct answered {
@@ -53,8 +53,10 @@ SECTION("maps") const struct map answered = { MAP_ARRAY, sizeof(u32), sizeof(str
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define little32(x) ((u32)(x))
+#define little64(x) ((u64)(x))
 #else
 #define little32(x) ((u32)__builtin_bswap32(x))
+#define little64(x) ((u64)__builtin_bswap64(x))
 #endif
 
 enum { KEY_BLOCK = 128, COVERED = 24, ROUNDS = 12 };
@@ -240,7 +242,8 @@ INLINE int is_known(const struct answering *how, const struct syn *syn)
 	hash = (region << (64 - how->shift)) + (hash >> how->shift);
 	index = hash >> 3;
 	known = map_lookup(&known_flows, &index);
-	return !known || known->flows[hash & 7];
+	/* An address that is computed would have the verifier tell all numbers apart from there on, for want of CAP_PERFMON. */
+	return !known || little64(known->flows) >> (hash & 7) * 8 & 0xFF;
 }
 
 /* Whether what has the checksum `before` at `at` is still to be completed by the hardware: then a new word leaves it alone. */
@@ -324,12 +327,15 @@ FUNCTION u32 turn(struct syn *syn, const struct asked *asked, const struct offer
 {
 	struct ipv4 *ip = &syn->ip;
 	struct tcp *tcp = &syn->tcp;
-	u32 address = ip->src, mss = ip->fragment & net16(DONT_FRAGMENT) ? offer->mss : offer->cut_mss, tcp_length;
+	u32 address = ip->src, mss = offer->mss, cut_mss = offer->cut_mss, tcp_length;
 	int asks_ecn = (net16(tcp->offset_flags) & (ECE | CWR)) == (ECE | CWR);
 	int has_ecn = offer->grants & GRANTS_ECN && asks_ecn;
 	u16 port = tcp->src_port;
 	u64 pseudo;
 
+	asm volatile("" : "+r"(mss), "+r"(cut_mss)); /* else an address is computed, which takes CAP_PERFMON */
+	if (!(ip->fragment & net16(DONT_FRAGMENT)))
+		mss = cut_mss;
 	syn->options[5] = syn->options[6] = syn->options[7] = syn->options[8] = syn->options[9] = 0;
 	tcp_length = grant(syn->options, offer, asked, mss, cookie);
 	ip->tos = 0;

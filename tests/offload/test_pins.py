@@ -389,7 +389,8 @@ def test_a_full_table_passes_the_trial(host: Host) -> None:
 
 
 def test_another_layout_has_another_number() -> None:
-    """Whoever changes what lies in the maps has to raise the version, and then the digest here."""
+    """Whoever changes what lies in the maps that are kept has to raise the version, and then the digest here."""
     formats = [each.format for each in (layout._TO_BACKEND, layout._TO_CLIENT, layout.CARRIED, layout.COLLECTED)]
-    told = repr((formats, layout.COLLECTED_AT, layout.IDENTIFICATIONS, sorted(bytecode.MAPS.items()), pins.KEPT))
-    assert (layout.VERSION, hashlib.sha256(told.encode()).hexdigest()[:16]) == (1, "e694e96c86ad2f5a")
+    kept = [(name, bytecode.MAPS[name]) for name in pins.KEPT]
+    told = repr((formats, layout.COLLECTED_AT, layout.IDENTIFICATIONS, kept))
+    assert (layout.VERSION, hashlib.sha256(told.encode()).hexdigest()[:16]) == (1, "2714e3ad8c106911")
