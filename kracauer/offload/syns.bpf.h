@@ -169,7 +169,6 @@ INLINE int read_options(const u32 *options, u32 count, struct asked *asked)
 {
 	u32 left = 0, i;
 
-	asked->mss = 536; /* RFC 9293 §3.7.1 */
 #pragma clang loop unroll(full)
 	for (i = 0; i < MAX_OPTIONS; i++) {
 		u32 word = net32(options[i]);
@@ -208,7 +207,7 @@ INLINE int read_options(const u32 *options, u32 count, struct asked *asked)
 /* Nine bits of what was agreed, see `encode_terms` of terms.py. */
 INLINE u32 encode_terms(const struct offer *offer, const struct asked *asked, int has_ecn)
 {
-	u32 mss = asked->mss;
+	u32 mss = asked->mss ? asked->mss : 536; /* RFC 9293 §3.7.1 */
 	u32 mss_class = (mss >= 536) + (mss >= 1220) + (mss >= 1340) + (mss >= 1400) + (mss >= 1440) + (mss >= 1460) + (mss >= 8900);
 	u32 scale = asked->has_scale && offer->scale_code != NO_SCALE ? asked->scale : NO_SCALE;
 
