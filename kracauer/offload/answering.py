@@ -95,5 +95,5 @@ class KnownFlows:
 
     def _index(self, key: bytes) -> int:
         first, second, third = _KEY.unpack(key)
-        number = self._step_0 + self._step_1 * first + self._step_2 * second + self._step_3 * third
+        number: int = self._step_0 + self._step_1 * first + self._step_2 * second + self._step_3 * third
         return (number & _MASK) >> self.shift

@@ -4,7 +4,7 @@ import errno
 import heapq
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Final, Self
 
@@ -93,7 +93,9 @@ class KernelPath:
         self._answering, self._answered = maps["answering"].map_memory(), maps["answered"].map_memory()
         self._counters = maps["known_flows"].map_memory()
         self._known = KnownFlows(self._counters, os.urandom(STEPS_BYTES))
-        self.note_flow, self.forget_flow = self._known.add, self._known.discard
+        # Bound once: they are called with each flow.
+        self.note_flow: Callable[[bytes], None] = self._known.add
+        self.forget_flow: Callable[[bytes], None] = self._known.discard
         self._is_answering = False
         self._syns_seen = 0
         self._places = _Places(capacity)

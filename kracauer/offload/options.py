@@ -24,6 +24,7 @@ def is_walked(options: bytes) -> bool:
             return False
     return at == len(options)
 
+
 # Those of a SYN: window scale behind a NOP, SACK permitted before two or behind, and timestamps behind either.
 _MSS: Final = b"\x02\x04"
 _SCALE: Final = b"\x01\x03\x03"

@@ -57,8 +57,8 @@ def expected_of(porter: Porter, data: bytes, result: bytes | None) -> bytes | No
 
 
 @settings(max_examples=400, deadline=None)
-@given(promises, syns, st.booleans(), st.binary(min_size=1, max_size=4))
-@example(PROMISE, syn(), True, b"a")
+@given(promise=promises, packet=syns, has_df=st.booleans(), seed=st.binary(min_size=1, max_size=4))
+@example(promise=PROMISE, packet=syn(options=("opt=02040000",)), has_df=True, seed=b"a")
 def test_a_syn_is_answered_as_the_gate_does_or_left_to_it(
     trial: Trial, promise: Promise, packet: Packet, has_df: bool, seed: bytes
 ) -> None:
@@ -88,7 +88,11 @@ def test_what_stacks_send_is_answered(trial: Trial, layout: str, flags: str, has
     assert result == expected_of(Porter(PROMISE), data, result)
 
 
-@given(st.lists(st.sampled_from([b"\x01", b"\x00", b"\x02\x04\x05\xb4", b"\x03\x03\x07", b"\x04\x02", b"\x08\x0a12345678", b"\x01\x01"])))
+@given(
+    st.lists(
+        st.sampled_from([b"\x01", b"\x00", b"\x02\x04\x05\xb4", b"\x03\x03\x07", b"\x04\x02", b"\x08\x0a12345678", b"\x01\x01"])
+    )
+)
 def test_what_is_walked_is_well_formed(parts: list[bytes]) -> None:
     whole = b"".join(parts)[:40]
     whole += bytes(-len(whole) % 4)
@@ -213,7 +217,9 @@ keys = st.sampled_from([KEY, KEY[::-1], *(bytes((number, *KEY[1:])) for number i
 
 
 @settings(deadline=None)
-@given(st.binary(min_size=32, max_size=32), st.lists(st.tuples(st.booleans(), keys), max_size=300), st.sampled_from([8, 64, 4096]))
+@given(
+    st.binary(min_size=32, max_size=32), st.lists(st.tuples(st.booleans(), keys), max_size=300), st.sampled_from([8, 64, 4096])
+)
 def test_a_flow_that_is_here_is_always_known(random: bytes, changes: list[tuple[bool, bytes]], room: int) -> None:
     """And where no counter has come to its limit, nothing is known once all flows are gone."""
     known, here = KnownFlows(bytearray(room), random), Counter[bytes]()
