@@ -17,12 +17,12 @@ _COUNTERS_PER_FLOW: Final = 16
 # Of the flows that one process knows; in which one a flow is counted, its client's address and port say.
 REGIONS: Final = 1
 
+LISTENER: Final = struct.Struct("!4sH2x")
 OFFER: Final = struct.Struct("=HHHBB")
 ANSWERING: Final = struct.Struct("=8Q4QII")
 ANSWERED: Final = struct.Struct("=Q56x")
 KNOWN_BYTES: Final = 8
 
-_LISTENER: Final = struct.Struct("!4sH2x")
 _GRANTS_SACK, _GRANTS_TIMESTAMPS, _GRANTS_ECN = 1, 2, 4
 _KEY: Final = struct.Struct("=III")
 _STEPS: Final = struct.Struct("=4Q")
@@ -35,9 +35,9 @@ Counters: TypeAlias = mmap.mmap | bytearray
 
 def build_listeners(promises: Promises) -> dict[bytes, bytes]:
     """What the map of listeners is to hold: an offer for each, and the service addresses by themselves, with port 0."""
-    entries = {_LISTENER.pack(address, 0): bytes(OFFER.size) for address in promises.service_addresses}
+    entries = {LISTENER.pack(address, 0): bytes(OFFER.size) for address in promises.service_addresses}
     for (address, port), promise in promises.listeners.items():
-        entries[_LISTENER.pack(address, port)] = _build_offer(promise)
+        entries[LISTENER.pack(address, port)] = _build_offer(promise)
     return entries
 
 

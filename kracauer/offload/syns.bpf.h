@@ -390,7 +390,7 @@ FUNCTION int answer(struct __sk_buff *skb)
 	length = net16(ip->total_length);
 	if ((net16(tcp->offset_flags) & DECISIVE) != SYN || ip->version_ihl != 0x45 || ip->protocol != TCP ||
 	    ip->fragment & net16(FRAGMENTED) || tcp_length < 20 || length != 20 + tcp_length || length != skb->len - LINK ||
-	    skb->gso_size || !tcp->src_port || !is_legal_source(ip->src) || ipv4_sum(ip) != 0xFFFF)
+	    skb->gso_size || !tcp->src_port || !tcp->dst_port || !is_legal_source(ip->src) || ipv4_sum(ip) != 0xFFFF)
 		return PASS;
 	now = ktime_get_coarse_ns();
 	control_of_all = map_lookup(&control, &zero);

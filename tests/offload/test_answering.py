@@ -114,6 +114,7 @@ LEFT = {
     "from multicast": data_of(syn(src=bytes((224, 0, 0, 1)))),
     "from the link": data_of(syn(src=bytes((169, 254, 1, 1)))),
     "from port 0": data_of(syn(src_port=0)),
+    "to port 0": data_of(syn(dst_port=0)),
     "with data": data_of(syn(payload=b"x")),
     "Fast Open": data_of(syn("a scanner", options=("mss=1460", "opt=22020101"))),
     "MD5": data_of(syn("a flooder", options=("opt=1312" + "00" * 16 + "0101",))),
