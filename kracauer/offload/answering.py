@@ -19,11 +19,11 @@ REGIONS: Final = 1
 
 LISTENER: Final = struct.Struct("!4sH2x")
 OFFER: Final = struct.Struct("=HHHBB")
-ANSWERING: Final = struct.Struct("=8Q4QII")
+ANSWERING: Final = struct.Struct("=8Q4QII8x")
 ANSWERED: Final = struct.Struct("=Q56x")
 KNOWN_BYTES: Final = 8
 
-_GRANTS_SACK, _GRANTS_TIMESTAMPS, _GRANTS_ECN = 1, 2, 4
+_SACK, _TIMESTAMPS, _ECN, _SCALE = 1, 2, 4, 8
 _KEY: Final = struct.Struct("=III")
 _STEPS: Final = struct.Struct("=4Q")
 STEPS_BYTES: Final = _STEPS.size
@@ -43,7 +43,8 @@ def build_listeners(promises: Promises) -> dict[bytes, bytes]:
 
 def _build_offer(promise: Promise) -> bytes:
     offer = promise.offer
-    grants = offer.sack * _GRANTS_SACK | offer.timestamps * _GRANTS_TIMESTAMPS | offer.ecn * _GRANTS_ECN
+    grants = offer.sack * _SACK | offer.timestamps * _TIMESTAMPS | offer.ecn * _ECN
+    grants |= (offer.window_scale is not None) * _SCALE
     return OFFER.pack(offer.mss, promise.cut_mss, offer.window, encode_scale(offer.window_scale), grants)
 
 

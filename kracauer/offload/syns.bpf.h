@@ -15,24 +15,27 @@ struct listener {
 	u16 padding;
 };
 
-enum { GRANTS_SACK = 1, GRANTS_TIMESTAMPS = 2, GRANTS_ECN = 4 };
+/* What may be granted and asked for. */
+enum { SACK = 1, TIMESTAMPS = 2, ECN = 4, SCALE = 8 };
 
 /* What a listener's SYN-ACK may promise, see kracauer/tcp/terms.py. */
 struct offer {
 	u16 mss, cut_mss; /* the other one for a SYN whose DF is clear */
 	u16 window;
 	u8 scale_code; /* 0 to 15 */
-	u8 grants;
+	u8 grants;     /* bits of the above */
 };
 _Static_assert(sizeof(struct offer) == 8, "no padding");
 
 struct answering {
-	u64 keyed[8];  /* the state of BLAKE2b once it has taken in the key */
-	u64 steps[4];  /* of the hash by which known flows are counted */
-	u32 shift;     /* what of it is left is an index in a region */
+	u64 keyed[8]; /* the state of BLAKE2b once it has taken in the key */
+	u64 steps[4]; /* of the hash by which known flows are counted */
+	u32 shift;    /* what of it is left is an index in a region */
 	u32 regions;
+	u32 nothing; /* always 0, which the verifier does not know */
+	u32 padding;
 };
-_Static_assert(sizeof(struct answering) == 104, "no padding");
+_Static_assert(sizeof(struct answering) == 112, "no padding but what is named");
 
 /* How many flows may be known by each of eight hashes, a byte each, the first one in the lowest byte of memory. */
 struct known {
@@ -158,7 +161,7 @@ struct syn {
 /* What the options of a SYN ask for. */
 struct asked {
 	u32 mss, scale, tsval; /* tsval as it lies in the packet */
-	u8 has_scale, has_sack, has_timestamps;
+	u32 bits;              /* of what may be granted */
 };
 
 /*
@@ -183,15 +186,14 @@ INLINE int read_options(const u32 *options, u32 count, struct asked *asked)
 			asked->mss = word & 0xFFFF;
 		} else if (word >> 8 == 0x010303) { /* NOP, window scale */
 			asked->scale = word & 0xFF;
-			asked->has_scale = 1;
+			asked->bits |= SCALE;
 		} else if (word == 0x0402080A || word == 0x0101080A) { /* SACK permitted or two NOPs, timestamps */
-			asked->has_sack |= word >> 24 == 4;
-			asked->has_timestamps = 1;
+			asked->bits |= TIMESTAMPS | (word >> 26 & SACK);
 			left = 2;
 		} else if (word == 0x01010402 || word == 0x04020101) { /* SACK permitted and two NOPs */
-			asked->has_sack = 1;
+			asked->bits |= SACK;
 		} else if (word == 0x04020000) { /* SACK permitted, the end */
-			asked->has_sack = 1;
+			asked->bits |= SACK;
 			break;
 		} else if (word >> 24 == 0) { /* the end */
 			break;
@@ -204,15 +206,22 @@ INLINE int read_options(const u32 *options, u32 count, struct asked *asked)
 	return !left;
 }
 
-/* Nine bits of what was agreed, see `encode_terms` of terms.py. */
-INLINE u32 encode_terms(const struct offer *offer, const struct asked *asked, int has_ecn)
+/* 1 where `mss` is at least `least`. Here and below bits are computed where there might be branches, each of which the verifier,
+ * without CAP_PERFMON, would follow both ways though one be impossible. */
+INLINE u32 reaches(u32 mss, u32 least)
+{
+	return (least - 1 - mss) >> 31;
+}
+
+/* Nine bits of what was agreed, see `encode_terms` of terms.py; `granted` is what is asked for and may be had. */
+INLINE u32 encode_terms(const struct asked *asked, u32 granted)
 {
 	u32 mss = asked->mss ? asked->mss : 536; /* RFC 9293 §3.7.1 */
-	u32 mss_class = (mss >= 536) + (mss >= 1220) + (mss >= 1340) + (mss >= 1400) + (mss >= 1440) + (mss >= 1460) + (mss >= 8900);
-	u32 scale = asked->has_scale && offer->scale_code != NO_SCALE ? asked->scale : NO_SCALE;
+	u32 mss_class = reaches(mss, 536) + reaches(mss, 1220) + reaches(mss, 1340) + reaches(mss, 1400) + reaches(mss, 1440) +
+	                reaches(mss, 1460) + reaches(mss, 8900);
+	u32 scale = granted & SCALE ? asked->scale : NO_SCALE;
 
-	return mss_class | scale << 3 | (u32)(offer->grants & GRANTS_SACK && asked->has_sack) << 7 |
-	       (u32)has_ecn << 8;
+	return mss_class | scale << 3 | (granted & SACK) << 7 | (granted & ECN) << 6;
 }
 
 INLINE int is_legal_source(u32 src)
@@ -275,29 +284,26 @@ INLINE u16 tcp_sum(const struct syn *syn, u64 sum)
 }
 
 /* Put in the options of the SYN-ACK, as `build_options` of wire/tcp.py has them; returns the length of the TCP header. */
-INLINE u32 grant(u32 *options, const struct offer *offer, const struct asked *asked, u32 mss, u32 tsval)
+INLINE u32 grant(u32 *options, const struct offer *offer, const struct asked *asked, u32 granted, u32 mss, u32 tsval)
 {
-	u32 scale = net32(0x01030300 | offer->scale_code);
-	int has_sack = offer->grants & GRANTS_SACK && asked->has_sack;
-	int has_scale = offer->scale_code != NO_SCALE && asked->has_scale;
+	u32 has_sack = granted & SACK, has_scale = granted / SCALE & 1, scale = net32(0x01030300 | offer->scale_code) * has_scale;
 
 	options[0] = net32(0x02040000 | mss);
-	if (offer->grants & GRANTS_TIMESTAMPS && asked->has_timestamps) {
-		options[1] = has_sack ? net32(0x0402080A) : net32(0x0101080A);
+	options[2] = options[3] = options[4] = 0;
+	if (granted & TIMESTAMPS) {
+		options[1] = net32(0x0101080A + has_sack * (0x0402080A - 0x0101080A));
 		options[2] = net32(tsval);
 		options[3] = asked->tsval;
-		options[4] = has_scale ? scale : 0;
-		return has_scale ? 40 : 36;
+		options[4] = scale;
+		return 36 + 4 * has_scale;
 	}
-	options[3] = options[4] = 0;
 	if (has_sack) {
 		options[1] = net32(0x01010402);
-		options[2] = has_scale ? scale : 0;
-		return has_scale ? 32 : 28;
+		options[2] = scale;
+		return 28 + 4 * has_scale;
 	}
-	options[1] = has_scale ? scale : 0;
-	options[2] = 0;
-	return has_scale ? 28 : 24;
+	options[1] = scale;
+	return 24 + 4 * has_scale;
 }
 
 enum { BROKEN, WHOLE, TO_COMPLETE };
@@ -306,7 +312,7 @@ enum { BROKEN, WHOLE, TO_COMPLETE };
  * Load the options and make sure that the SYN is whole, or will be once the hardware has completed its checksum; BROKEN is also
  * what cannot be read.
  */
-FUNCTION int take_syn(struct __sk_buff *skb, struct syn *syn, u32 tcp_length, struct asked *asked)
+FUNCTION u64 take_syn(struct __sk_buff *skb, struct syn *syn, u32 tcp_length, struct asked *asked)
 {
 	u32 length = tcp_length - 20;
 	u64 pseudo = (u64)syn->ip.src + syn->ip.dst + net16(TCP + tcp_length);
@@ -322,13 +328,13 @@ FUNCTION int take_syn(struct __sk_buff *skb, struct syn *syn, u32 tcp_length, st
 }
 
 /* Make the SYN-ACK of a SYN, see kracauer/tcp/syn_ack.py; returns the length of its TCP header. */
-FUNCTION u32 turn(struct syn *syn, const struct asked *asked, const struct offer *offer, u64 cookie, int state)
+FUNCTION u32 turn(struct syn *syn, const struct asked *asked, const struct offer *offer, u64 cookie, u64 state)
 {
 	struct ipv4 *ip = &syn->ip;
 	struct tcp *tcp = &syn->tcp;
 	u32 address = ip->src, mss = offer->mss, cut_mss = offer->cut_mss, tcp_length;
-	int asks_ecn = (net16(tcp->offset_flags) & (ECE | CWR)) == (ECE | CWR);
-	int has_ecn = offer->grants & GRANTS_ECN && asks_ecn;
+	u32 flags = net16(tcp->offset_flags), asks_ecn = flags / ECE & flags / CWR & 1;
+	u32 granted = offer->grants & (asked->bits | asks_ecn * ECN);
 	u16 port = tcp->src_port;
 	u64 pseudo;
 
@@ -336,7 +342,7 @@ FUNCTION u32 turn(struct syn *syn, const struct asked *asked, const struct offer
 	if (!(ip->fragment & net16(DONT_FRAGMENT)))
 		mss = cut_mss;
 	syn->options[5] = syn->options[6] = syn->options[7] = syn->options[8] = syn->options[9] = 0;
-	tcp_length = grant(syn->options, offer, asked, mss, cookie);
+	tcp_length = grant(syn->options, offer, asked, granted, mss, cookie);
 	ip->tos = 0;
 	ip->total_length = net16(20 + tcp_length);
 	ip->identification = 0;
@@ -349,8 +355,8 @@ FUNCTION u32 turn(struct syn *syn, const struct asked *asked, const struct offer
 	tcp->src_port = tcp->dst_port;
 	tcp->dst_port = port;
 	tcp->ack = net32(net32(tcp->seq) + 1);
-	tcp->seq = net32((u32)(cookie >> 32) ^ encode_terms(offer, asked, has_ecn));
-	tcp->offset_flags = net16(tcp_length << 10 | SYN | ACK | (has_ecn ? ECE : 0));
+	tcp->seq = net32((u32)(cookie >> 32) ^ encode_terms(asked, granted));
+	tcp->offset_flags = net16(tcp_length << 10 | SYN | ACK | (granted & ECN) * (ECE / ECN));
 	tcp->window = net16(offer->window);
 	tcp->checksum = 0;
 	tcp->urgent = 0;
@@ -381,8 +387,7 @@ FUNCTION int answer(struct __sk_buff *skb)
 	const struct offer *offer;
 	struct answered *counted;
 	u32 tcp_length, length, zero = 0;
-	int state;
-	u64 now;
+	u64 now, state; /* of eight bytes, for where it lies on the stack there may have been an address before */
 
 	if (skb_load_bytes(skb, LINK, &syn, sizeof(syn.ip) + sizeof(syn.tcp)))
 		return PASS;
@@ -405,6 +410,11 @@ FUNCTION int answer(struct __sk_buff *skb)
 	state = take_syn(skb, &syn, tcp_length, &asked);
 	if (state == BROKEN)
 		return PASS;
+	/* From here on the verifier looks at one SYN that asks for anything, and not at each that asks for something else. */
+	asked.mss ^= how->nothing;
+	asked.scale ^= how->nothing;
+	asked.bits ^= how->nothing;
+	state ^= how->nothing;
 	length = 20 + turn(&syn, &asked, offer, cookie_of(&syn, how, offer->scale_code, now), state);
 	asm volatile("" : "+r"(length));
 	if (length < 40 || length > 80 || skb_change_tail(skb, LINK + length, 0))
