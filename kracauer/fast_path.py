@@ -1,18 +1,23 @@
 """What the engine may ask of a fast path, whatever stands behind it: all it ever does is take work away."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, Protocol
 
 from kracauer.tcp.splice import Splice
+from kracauer.tcp.terms import Offer
 
 
 @dataclass(slots=True)
 class Carried:
-    """What a fast path has taken since it was opened, as far as it is known: packets, and their payload in bytes."""
+    """What a fast path has taken since it was opened, as far as it is known: packets, and their payload in bytes.
+
+    `syns` are those it has answered, which are none of these packets.
+    """
 
     packets: int = 0
     bytes: int = 0
+    syns: int = 0
 
     def add(self, packets: int, size: int) -> None:
         """Count these, too."""
@@ -32,15 +37,34 @@ class Standing(NamedTuple):
     remedy: str = ""
 
 
+class Promise(NamedTuple):
+    """What a listener's SYN-ACK offers; to a client whose SYN may be fragmented, no more than `cut_mss`."""
+
+    offer: Offer
+    cut_mss: int
+
+
+class Promises(NamedTuple):
+    """By what SYNs may be answered: the secret of the cookies, and each listener that everybody may use.
+
+    Listeners are found by address and port. No packet may come from one of `service_addresses`.
+    """
+
+    secret: bytes
+    listeners: Mapping[tuple[bytes, int], Promise]
+    service_addresses: Collection[bytes]
+
+
 OFF: Final = Standing(cause='network.offload = "off"')
 
 
 class FastPath(Protocol):
     """Takes plain packets of spliced flows before the engine sees them, and does with them what `Splice` would.
 
-    Everything else still comes to the engine: other flows, SYN, RST, fragments, packets too big or with options unheard of; and
-    all packets, once nobody has called `sweep` for a while. What a flow has carried stands in its record after `refresh`,
-    `remove` or a `sweep`, and may be missing from it until then.
+    And plain SYNs to listeners of which it was told, of addresses and ports that no flow has: it answers them as `Gate` would.
+    Everything else still comes to the engine: other flows and their SYNs, RST, fragments, packets too big or with options
+    unheard of; and all packets, once nobody has called `sweep` for a while. What a flow has carried stands in its record after
+    `refresh`, `remove` or a `sweep`, and may be missing from it until then.
 
     A FIN that is believed is taken like a plain packet, and is part of that: the record's state, and since when, are then what
     the engine would have made of it. One that is not believed comes to the engine. So does every one of a flow that was
@@ -83,6 +107,15 @@ class FastPath(Protocol):
     def refresh(self, splice: Splice) -> None:
         """Bring this flow's record up to date: before anything is decided by it."""
 
+    def promise(self, promises: Promises) -> None:
+        """Answer SYNs by these from now on, and by none given before."""
+
+    def note_flow(self, key: bytes) -> None:
+        """Leave SYNs to the engine that have the client key `key`, 12 bytes: there is a flow now, in whatever state."""
+
+    def forget_flow(self, key: bytes) -> None:
+        """Take one `note_flow` back: the flow is no more, and nothing of it is installed."""
+
     def sweep(self, now: float) -> Sequence[Splice]:
         """Bring all records up to date, and say that somebody is there; returns the flows whose state became another one.
 
@@ -121,6 +154,15 @@ class NoFastPath:
 
     def refresh(self, _splice: Splice) -> None:
         """Its record is up to date."""
+
+    def promise(self, _promises: Promises) -> None:
+        """Answer nothing."""
+
+    def note_flow(self, _key: bytes) -> None:
+        """SYNs are left to the engine anyway."""
+
+    def forget_flow(self, _key: bytes) -> None:
+        """Nothing was noted."""
 
     def sweep(self, _now: float) -> Sequence[Splice]:
         """No FIN has been carried."""

@@ -64,6 +64,7 @@ def render_fast_path(offload: Mapping[str, Any], carried: Mapping[str, int] | No
         return f"none: {offload['cause']}"
     packets, size = (carried["packets"], carried["bytes"]) if carried else (0, 0)
     said = f"by {offload['hook']}: {_count(offload['flows'], 'connection')}; {_count(packets, 'packet')} carried, {size} bytes"
+    said += f"; {_count(carried.get('syns', 0) if carried else 0, 'SYN')} answered"  # which an older service does not say
     return said if offload["survives"] else f"{said}; ends with this process"
 
 

@@ -25,7 +25,7 @@ class Counters:
     def fields(self) -> dict[str, object]:
         """All of them, for the log; empty tables are left out."""
         tables = {
-            "carried": asdict(self.carried) if self.carried.packets else {},
+            "carried": asdict(self.carried) if self.carried.packets or self.carried.syns else {},
             "refused": self.refused,
             "offload_refused": self.offload_refused,
             "dropped": self.dropped,

@@ -14,7 +14,7 @@ from kracauer.offload.pins import Former
 from kracauer.tcp.record import Records
 
 AUTO, OFF, REQUIRE = "auto", "off", "require"
-# What is counted of them takes 128 bytes each, at once. Those beyond are carried as ever.
+# What is counted of them takes 144 bytes each, at once. Those beyond are carried as ever.
 MAX_FLOWS: Final = 1 << 20
 
 

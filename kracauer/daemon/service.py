@@ -84,6 +84,9 @@ class PacketEngine(Protocol):
     def handle_timer(self, now: float) -> Sequence[Buffer]:
         """Do what was due; returns packets to write."""
 
+    def age(self, now: float) -> None:
+        """Let what was learnt age, though no packet should come."""
+
     def next_deadline(self) -> float | None:
         """When something is due next, on the clock that `now` is from."""
 
@@ -300,6 +303,7 @@ class Service:
             if moved:
                 self._engine.follow(moved)
                 self._arm_timer(now)
+            self._engine.age(now)
         except Exception as error:  # a mistake of ours: the flows go on, and the next sweep may do better
             self._reporter.note_internal_error(error, now)
         if self._fast_path.refused:

@@ -37,6 +37,7 @@ def adopt(context: Context, spliced: Spliced, now: float) -> Adoption:
             adopted += 1
     # Those of connections that have outlived their listener are ours, too.
     context.service_addresses |= {flow.service for flow in context.flows}
+    context.promise()
     return Adoption(adopted, discarded)
 
 
@@ -56,7 +57,7 @@ def _resume(context: Context, place: Place, now: float) -> Flow | None:
     key = backend_key(from_backend)
     if flow.client_key in context.flows.by_client or key in context.flows.by_backend:
         return None
-    context.flows.insert(flow)
+    context.enter(flow)
     context.flows.bind(flow, key)
     route = context.config.routes.lookup(constants.hostname)
     if route is not None:

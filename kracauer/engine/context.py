@@ -15,7 +15,7 @@ from kracauer.engine.strays import Strays
 from kracauer.engine.waits import Waits
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Endpoint4, Endpoint6, Event, FlowClosed, PacketDropped
-from kracauer.fast_path import FastPath, NoFastPath
+from kracauer.fast_path import FastPath, NoFastPath, Promise, Promises
 from kracauer.flows import Flow, FlowTable, SharedSplice
 from kracauer.path_mtu import PathMtus
 from kracauer.peek import Protocol
@@ -68,6 +68,7 @@ class Context:
         self.has_fast_path = not isinstance(self.fast_path, NoFastPath)  # else nothing is asked of it, for what that costs
         self._refresh_record = self.fast_path.refresh  # bound once for all flows
         self.note_moved: Callable[[Flow, float], None]  # who is told of a flow that a fast path has moved on, and when it had
+        self._secret = secret
         self.prefix = config.prefix.network_address.packed[:12]
         self.cookies = CookieJar(secret)
         self.shares = ClientShares(config.limits)
@@ -137,6 +138,7 @@ class Context:
         self.service_addresses = frozenset(address for address, _ in self.listeners) | live
         self.first_service = config.listeners[0].address.packed
         self.router_sources = tuple(address.packed for address in config.network.router_sources)
+        self.promise()
 
     def resolve(self, backend: Backend, port: int) -> Backend:
         """`backend` with its port filled in: the listener's own where it names none."""
@@ -251,11 +253,26 @@ class Context:
 
     def refresh_offers(self, now: float) -> None:
         """Offer what is known now."""
-        network = self.config.network
+        network, has_changed = self.config.network, False
         for listener in self.listeners.values():
             offer = listener.pool.offer(network.ipv4_mtu, network.ipv6_mtu)
             if offer != listener.offers.current:
                 listener.offers.replace(offer, now)
+                has_changed = True
+        if has_changed:
+            self.promise()
+
+    def promise(self) -> None:
+        """Have the fast path answer SYNs as we do now. Those to a listener with lists of addresses are ours alone."""
+        if not self.has_fast_path:
+            return
+        cut_mss = self.cut_mtu - IPV6_OVERHEAD
+        promises = {
+            key: Promise(offer := listener.offers.current, min(offer.mss, cut_mss))
+            for key, listener in self.listeners.items()
+            if listener.access is None
+        }
+        self.fast_path.promise(Promises(self._secret, promises, self.service_addresses))
 
     def learn_path_mtu(self, address: bytes, mtu: int, now: float) -> None:
         """Note the MTU that an ICMP error reported towards `address`, of either family, and offer accordingly."""
@@ -356,6 +373,12 @@ class Context:
             flow.state = BY_CODE[splice.state]
             self.note_moved(flow, splice.state_since)
 
+    def enter(self, flow: Flow) -> None:
+        """Put `flow` into the table, and have SYNs of its addresses and ports come here."""
+        self.flows.insert(flow)
+        if self.has_fast_path:
+            self.fast_path.note_flow(flow.client_key)
+
     def take_route(self, flow: Flow, route: Route) -> None:
         """Have `flow` go by `route`, and count for it until it is closed."""
         flow.route = route
@@ -385,6 +408,8 @@ class Context:
         self.end_handshake(flow)
         # First of all: whoever has these addresses and ports next must not find what was told of this flow.
         self.slow(flow)
+        if self.has_fast_path:
+            self.fast_path.forget_flow(flow.client_key)
         flow.advance(Happening.ENDED)
         self._leave_route(flow)
         splice = flow.splice

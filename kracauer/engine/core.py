@@ -194,6 +194,11 @@ class Engine:
         self._probing.handle_timer(now)
         return self._take_outgoing()
 
+    def age(self, now: float) -> None:
+        """Let what was learnt age where a fast path answers SYNs: each that comes here does it, and there may be none."""
+        if self._context.has_fast_path:
+            self._context.forget(now)
+
     def _handle_due(self, flow: Flow, now: float) -> None:
         if flow.state is State.PEEKING:
             self._opening.expire_peek(flow, now)

@@ -160,7 +160,7 @@ class Opening:
             mss_limit=0xFFFF if segment.dont_fragment else context.cut_mtu - IPV6_OVERHEAD,
         )
         flow = Flow(segment.endpoints, handshake, now)
-        context.flows.insert(flow)
+        context.enter(flow)
         context.shares.count_unproven(segment.endpoints.src, 1)
         context.shares.note_opening(segment.endpoints.src, now)
         context.timers.schedule(flow, now + context.config.timeouts.peek_s)

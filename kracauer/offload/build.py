@@ -39,15 +39,17 @@ class BuildError(RemediableError):
 
 
 class Program(NamedTuple):
-    """A program: its source, the module that is made of it, and the one number that the loader puts in."""
+    """A program: its source, what that includes, the module that is made of it, and the one number that the loader puts in."""
 
     source: Path
+    included: tuple[Path, ...]
     module: Path
     constant: str
 
 
-SPLICE: Final = Program(Path(__file__).with_name("splice.bpf.c"), Path(__file__).with_name("bytecode.py"), "link_header_length")
-STEER: Final = Program(Path(__file__).with_name("steer.bpf.c"), Path(__file__).with_name("steering_bytecode.py"), "workers")
+_HERE: Final = Path(__file__).parent
+SPLICE: Final = Program(_HERE / "splice.bpf.c", (_HERE / "syns.bpf.h",), _HERE / "bytecode.py", "link_header_length")
+STEER: Final = Program(_HERE / "steer.bpf.c", (), _HERE / "steering_bytecode.py", "workers")
 PROGRAMS: Final = (SPLICE, STEER)
 
 
@@ -112,8 +114,8 @@ def _string(strings: bytes, at: int) -> str:
 
 
 def source_hash(program: Program) -> str:
-    """The SHA-256 of the program's source, in hexadecimal digits."""
-    return hashlib.sha256(program.source.read_bytes()).hexdigest()
+    """The SHA-256 of the program's source, what it includes behind it, in hexadecimal digits."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in (program.source, *program.included))).hexdigest()
 
 
 def clang_version() -> str | None:
@@ -133,7 +135,8 @@ def compile_source(program: Program, byte_order: str) -> Built:
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "program.o"
         source = program.source
-        command = ["clang", *OPTIONS, "-target", TARGETS[byte_order], "-c", source.name, "-o", str(target)]
+        options = [*OPTIONS, *(word for path in program.included for word in ("-I", str(path.parent)))]
+        command = ["clang", *options, "-target", TARGETS[byte_order], "-c", source.name, "-o", str(target)]
         result = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=False)
         if result.returncode:
             raise BuildError(f"clang cannot compile {source.name}", result.stderr)

@@ -4,16 +4,30 @@ import errno
 import heapq
 import os
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from typing import Final, Self
 
-from kracauer.fast_path import Carried, Standing
+from kracauer.fast_path import Carried, Promises, Standing
 from kracauer.offload import bpf, bytecode
+from kracauer.offload.answering import (
+    ANSWERED,
+    ANSWERS_S,
+    KNOWN_BYTES,
+    LISTENERS,
+    REGIONS,
+    STEPS_BYTES,
+    KnownFlows,
+    build_answering,
+    build_listeners,
+    counters_for,
+)
 from kracauer.offload.attachment import Attachment, attach
 from kracauer.offload.bpf import OffloadError
 from kracauer.offload.collecting import LEASE_S, NANOSECONDS, carry_over, is_suited
 from kracauer.offload.layout import (
+    ANSWERS_UNTIL,
+    ANSWERS_UNTIL_AT,
     CARRIED,
     COLLECTED_AT,
     CONTROL,
@@ -83,6 +97,15 @@ class KernelPath:
         rows = slice(first * TRAFFIC_BYTES, (first + capacity) * TRAFFIC_BYTES)
         self._traffic = memoryview(self._memory)[rows]
         self._columns = self._traffic.cast("Q")
+        self._listeners: dict[bytes, bytes] = {}
+        self._answering, self._answered = maps["answering"].map_memory(), maps["answered"].map_memory()
+        self._counters = maps["known_flows"].map_memory()
+        self._known = KnownFlows(self._counters, os.urandom(STEPS_BYTES))
+        # Bound once: they are called with each flow.
+        self.note_flow: Callable[[bytes], None] = self._known.add
+        self.forget_flow: Callable[[bytes], None] = self._known.discard
+        self._is_answering = False
+        self._syns_seen = 0
         self._places = Places(capacity)
         self._installed: dict[Splice, tuple[int, Entries]] = {}
         self._by_index: dict[int, Splice] = {}
@@ -99,7 +122,8 @@ class KernelPath:
 
         `link_header_length` is what lies before the IP header: nothing on a TUN device. `attach` is to replace `former`.
         """
-        rooms = {"control": 1, "identifications": IDENTIFICATIONS}
+        rooms = {"control": 1, "identifications": IDENTIFICATIONS, "answering": 1, "answered": 1, "listeners": LISTENERS}
+        rooms["known_flows"] = REGIONS * counters_for(capacity) // KNOWN_BYTES
         with ExitStack() as stack:
             maps = {}
             for name, (kind, key_bytes, value_bytes, flags) in bytecode.MAPS.items():
@@ -256,11 +280,36 @@ class KernelPath:
             LEAVES_FINS.pack_into(self._traffic, held[0] * TRAFFIC_BYTES + LEAVES_FINS_AT, 1)
             self._collect(splice, held[0])
 
+    def promise(self, promises: Promises) -> None:
+        """As the contract has it; where not all of them fit, or the kernel takes one of them not, no SYN is answered."""
+        if self.program < 0:
+            return
+        entries = build_listeners(promises)
+        self._answering[:] = build_answering(promises.secret, self._known)
+        self._is_answering = False
+        try:
+            for key in self._listeners.keys() - entries.keys():
+                self.maps["listeners"].delete(key)
+                del self._listeners[key]
+            if len(entries) > LISTENERS:
+                raise OSError(errno.E2BIG, "too many listeners")
+            for key, value in entries.items():
+                if self._listeners.get(key) != value:
+                    self.maps["listeners"].update(key, value)
+                    self._listeners[key] = value
+            self._is_answering = bool(promises.listeners)
+        except OSError as error:
+            self._note_refused(error.errno or 0)
+        if not self._is_answering:
+            ANSWERS_UNTIL.pack_into(self._control, ANSWERS_UNTIL_AT, 0)
+
     def sweep(self, now: float) -> Sequence[Splice]:
         """As the contract has it; no system call."""
         if self.program < 0:
             return self._take_moved()
-        CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * NANOSECONDS))
+        answers_until = int((now + ANSWERS_S) * NANOSECONDS) if self._is_answering else 0
+        CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * NANOSECONDS), answers_until)
+        self._collect_syns()
         end = self._places.end * _ROW
         changed: set[int] = set()
         for packets_at, collected_at in _COLUMNS:
@@ -283,8 +332,9 @@ class KernelPath:
         """As the contract has it: detach the program, and let go of it and of the maps."""
         if self.program < 0:
             return
+        ANSWERS_UNTIL.pack_into(self._control, ANSWERS_UNTIL_AT, 0)
         if self._attachment is not None:
-            CONTROL.pack_into(self._control, 0, 0)  # where it cannot be taken away any more, it takes nothing at least
+            CONTROL.pack_into(self._control, 0, 0, 0)  # where it cannot be taken away any more, it takes nothing at least
             self._attachment.close()
             self._attachment = None
         self._unpin()
@@ -292,10 +342,12 @@ class KernelPath:
             self._collect(splice, index)
         self._installed.clear()
         self._by_index.clear()
+        self._collect_syns()
+        self.note_flow = self.forget_flow = _ignore  # flows may outlive what they were told to
         self._columns.release()
         self._traffic.release()
-        self._memory.close()
-        self._control.close()
+        for memory in (self._memory, self._control, self._answering, self._answered, self._counters):
+            memory.close()
         os.close(self.program)
         self.program = -1
         for entry in self.maps.values():
@@ -326,6 +378,11 @@ class KernelPath:
         name = errno.errorcode.get(number, "unknown")
         self.refused[name] = self.refused.get(name, 0) + 1
 
+    def _collect_syns(self) -> None:
+        (syns,) = ANSWERED.unpack_from(self._answered)
+        self.carried.syns += syns - self._syns_seen
+        self._syns_seen = syns
+
     def _collect(self, splice: Splice, index: int) -> None:
         if carry_over(self._traffic, index * TRAFFIC_BYTES, splice, self.carried):
             self._moved.append(splice)
@@ -333,3 +390,7 @@ class KernelPath:
     def _take_moved(self) -> Sequence[Splice]:
         moved, self._moved = tuple(self._moved), []
         return moved
+
+
+def _ignore(_key: bytes) -> None:
+    """There is nobody left to be told."""

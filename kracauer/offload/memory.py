@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Final
 
-from kracauer.fast_path import Carried, Standing
+from kracauer.fast_path import Carried, Promises, Standing
+from kracauer.offload.answering import STEPS_BYTES, KnownFlows
 from kracauer.offload.collecting import LEASE_S, Gain, add_fins, add_to_backend, add_to_client, is_suited
 from kracauer.offload.layout import build_entries
 from kracauer.offload.options import is_walked
+from kracauer.offload.syns import SynAnswers
 from kracauer.tcp import sequence
 from kracauer.tcp.record import RECORD_BYTES, Records
 from kracauer.tcp.splice import BELIEVABLE_WINDOW, Splice
@@ -19,6 +21,7 @@ _V6_KEY: Final = slice(PACKET_START + 8, PACKET_START + 44)
 _KERNELS_HALF: Final = 0x8000
 # Offsets in a TCP header.
 _SEQ_AT, _FLAGS_AT = 4, 13
+_COUNTERS: Final = 1 << 16  # of flows, whatever the capacity
 
 
 class _KernelIdentifications(Identifications):
@@ -114,6 +117,9 @@ class MemoryPath:
         self._by_backend: dict[bytes, _Held] = {}
         self._leased_until = 0.0
         self._moved: list[Splice] = []
+        # The hash need not be secret here, and which flows share a counter is always the same.
+        self._known = KnownFlows(bytearray(_COUNTERS), bytes(range(1, STEPS_BYTES + 1)))
+        self._answers = SynAnswers(self._known)
 
     def __len__(self) -> int:
         return len(self._installed)
@@ -123,6 +129,10 @@ class MemoryPath:
 
     def receive(self, frame: Frame, now: float) -> memoryview | None:
         """What becomes of the packet in `frame`; None, with the frame untouched, where it is the engine's."""
+        answer = self._answers.receive(frame, now)
+        if answer is not None:
+            self.carried.syns += 1
+            return answer
         if now >= self._leased_until:
             return None
         buffer, end = frame.buffer, frame.end
@@ -185,8 +195,21 @@ class MemoryPath:
             held.leaves_fins = True
             self._collect(held)
 
+    def promise(self, promises: Promises) -> None:
+        """As the contract has it."""
+        self._answers.promise(promises)
+
+    def note_flow(self, key: bytes) -> None:
+        """As the contract has it."""
+        self._known.add(key)
+
+    def forget_flow(self, key: bytes) -> None:
+        """As the contract has it."""
+        self._known.discard(key)
+
     def sweep(self, now: float) -> Sequence[Splice]:
         """As the contract has it."""
+        self._answers.sweep(now)
         self._leased_until = now + LEASE_S
         for held in self._installed.values():
             self._collect(held)
@@ -202,3 +225,4 @@ class MemoryPath:
         for splice in list(self._installed):
             self.remove(splice)
         self._leased_until = 0.0
+        self._answers.close()

@@ -23,3 +23,27 @@ def is_walked(options: bytes) -> bool:
         else:
             return False
     return at == len(options)
+
+
+# Those of a SYN: window scale behind a NOP, SACK permitted before two or behind, and timestamps behind either.
+_MSS: Final = b"\x02\x04"
+_SCALE: Final = b"\x01\x03\x03"
+_STAMPED: Final = frozenset((_TIMESTAMPS, b"\x04\x02\x08\x0a"))
+_SACK_PERMITTED: Final = frozenset((b"\x01\x01\x04\x02", b"\x04\x02\x01\x01"))
+_SACK_AND_END: Final = b"\x04\x02\x00\x00"
+
+
+def is_walked_syn(options: bytes) -> bool:
+    """Whether the options of a SYN are such as stacks send, each where it ends with a word, or begins in its middle."""
+    at = 0
+    while at < len(options):
+        word = options[at : at + 4]
+        if word[0] == 0 or word == _SACK_AND_END:
+            return True
+        if word in _STAMPED:
+            at += 4 + _BLOCK_BYTES
+        elif word[:2] == _MSS or word[:3] == _SCALE or word in _SACK_PERMITTED or word == _PADDING:
+            at += 4
+        else:
+            return False
+    return at == len(options)

@@ -49,6 +49,7 @@ static long (*const l4_csum_replace)(struct __sk_buff *, u32 offset, u64 from, u
 static long (*const redirect)(u32 ifindex, u64 flags) = (void *)23;
 static long (*const skb_load_bytes)(const struct __sk_buff *, u32 offset, void *to, u32 length) = (void *)26;
 static long (*const skb_change_proto)(struct __sk_buff *, u16 protocol, u64 flags) = (void *)31;
+static long (*const skb_change_tail)(struct __sk_buff *, u32 length, u64 flags) = (void *)38;
 static u64 (*const ktime_get_coarse_ns)(void) = (void *)160;
 
 enum { MAP_HASH = 1, MAP_ARRAY = 2 };
@@ -173,7 +174,8 @@ struct traffic {
 };
 
 struct control {
-	u64 lease_until; /* nanoseconds of the monotonic clock: from then on all packets are the daemon's */
+	u64 lease_until;   /* nanoseconds of the monotonic clock: from then on all packets are the daemon's */
+	u64 answers_until; /* likewise all SYNs */
 };
 
 SECTION("maps") const struct map client_flows = {
@@ -509,7 +511,10 @@ INLINE void build_ipv4(struct packet *packet, const struct to_client *flow, u32 
 	ip->checksum = ~ipv4_sum(ip);
 }
 
-SECTION("program") int splice(struct __sk_buff *skb)
+/* What follows has a stack of its own each, so that together they need no more of it than one program may. */
+#define FUNCTION static __attribute__((section("program"), noinline))
+
+FUNCTION int translate(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct tcp *tcp = &packet.headers.tcp;
@@ -558,4 +563,13 @@ SECTION("program") int splice(struct __sk_buff *skb)
 		return PASS;
 	count(&carried->to_client, packet.payload, tcp, now);
 	return write_back(skb, &packet.headers.v4, sizeof(struct ipv4), packet.tcp_length, packet.change, difference);
+}
+
+#include "syns.bpf.h"
+
+SECTION("program") int splice(struct __sk_buff *skb)
+{
+	int verdict = translate(skb);
+
+	return verdict == PASS && skb->protocol == net16(ETH_IP) ? answer(skb) : verdict;
 }

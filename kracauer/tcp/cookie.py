@@ -23,6 +23,7 @@ COUNTER_S: Final = 60.0
 LIFETIME_S: Final = 2 * COUNTER_S
 TERMS_BITS: Final = 9
 MIN_SECRET_BYTES: Final = 16
+DIGEST_BYTES: Final = 64
 
 _TERMS_END: Final = 1 << TERMS_BITS
 _WORDS: Final = struct.Struct("!16I")

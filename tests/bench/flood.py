@@ -1,6 +1,7 @@
 """Honest connections through a flood of SYNs with forged sources: how many a second, and how long each takes.
 
     python tests/bench/flood.py --rates 0 5000 10000 20000 40000 --seconds 5
+    python tests/bench/flood.py --offload off
 
 Prints a row for each rate, with ratios to the first one of the same run. Attacker, visitors and servers share the
 machine's cores with the daemon, so some of what is lost is lost to them.
@@ -88,6 +89,7 @@ def main() -> None:
     parser.add_argument("--rates", type=float, nargs="+", default=[0, 5000, 10_000, 20_000, 40_000], help="SYNs a second")
     parser.add_argument("--seconds", type=float, default=5, help="length of each measurement")
     parser.add_argument("--visitors", type=int, default=8)
+    parser.add_argument("--offload", choices=("auto", "off", "require"), default="auto", help="whether the kernel may answer")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds between two visits of one visitor")
     options = parser.parse_args()
     privileges.prepare()
@@ -98,13 +100,13 @@ def main() -> None:
         for process in (
             lab.start_origin("origin1"),
             lab.start_origin("origin2"),
-            lab.start_daemon(configuration.render(HOSTS)),
+            lab.start_daemon(configuration.render(HOSTS, network={"offload": options.offload})),
         ):
             process.prefer()
         crowd.outcome(crowd.launch(lab, [*HOSTS], 1, visitors=options.visitors))
         rows = [measure(lab, packets, rate, options) for rate in options.rates]
     print(f"{platform.system()} {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()};", end=" ")
-    print(f"{options.visitors} visitors, {options.seconds:g} s a rate")
+    print(f"{options.visitors} visitors, {options.seconds:g} s a rate, offload {options.offload}")
     print(render(rows))
 
 

@@ -15,6 +15,7 @@ from daemon_stage import CLIENT, SERVICE, Stage
 from offload_trials import from_client, make
 from splice_setup import PLAIN
 
+from kracauer.daemon import service
 from kracauer.daemon.service import BATCH, BATCH_S, Service
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Event, FlowClosed, FlowRefused, NameWanted, PacketDropped, RefusalReason
@@ -318,6 +319,17 @@ def test_flows_that_the_fast_path_could_not_take_are_counted_by_errno_and_told_o
         assert (rest["errno"], rest["repeated"]) == ("ENOSPC", 2)
 
 
+def test_what_was_learnt_ages_though_no_packet_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "SWEEP_S", 0.01)
+    stage = Stage()
+
+    async def act() -> None:
+        await stage.until(lambda: len(stage.engine.aged) >= 3)
+
+    stage.play(act)
+    assert stage.engine.aged == sorted(stage.engine.aged)
+
+
 def test_what_the_fast_path_has_carried_is_counted_up_to_its_end() -> None:
     path = fast_path_with(flows=1, capacity=1)
 
@@ -331,13 +343,13 @@ def test_what_the_fast_path_has_carried_is_counted_up_to_its_end() -> None:
         async def act() -> None:
             carry(b"four")
             await stage.until(lambda: stage.service.counters.carried.packets == 1)  # the sweep's own work
-            assert stage.service.counters.fields()["carried"] == {"packets": 1, "bytes": 4}
+            assert stage.service.counters.fields()["carried"] == {"packets": 1, "bytes": 4, "syns": 0}
             carry(b"seventy")
 
         stage.play(act)
         path.close()
 
-        assert stage.service.counters.fields()["carried"] == {"packets": 2, "bytes": 11}
+        assert stage.service.counters.fields()["carried"] == {"packets": 2, "bytes": 11, "syns": 0}
         assert stage.service.counters.packets_read == 0
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from kracauer.offload import build, bytecode
+from kracauer.offload.answering import ANSWERED, ANSWERING, KNOWN_BYTES, LISTENER, OFFER
 from kracauer.offload.build import BuildError, Program
 from kracauer.offload.layout import CARRIED, CONTROL, TRAFFIC_BYTES
 
@@ -70,6 +71,10 @@ def test_the_maps_hold_what_python_puts_there() -> None:
     sizes = {name: (key, value) for name, (_, key, value, _) in bytecode.MAPS.items()}
     assert sizes["traffic"] == (4, TRAFFIC_BYTES) == (4, 2 * CARRIED.size)
     assert sizes["control"] == (4, CONTROL.size)
+    assert sizes["listeners"] == (LISTENER.size, OFFER.size)
+    assert sizes["answering"] == (4, ANSWERING.size)
+    assert sizes["answered"] == (4, ANSWERED.size)
+    assert sizes["known_flows"] == (4, KNOWN_BYTES)
     assert CARRIED.size == 64  # a cache line: the directions run on different cores
 
 

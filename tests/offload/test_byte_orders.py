@@ -1,17 +1,27 @@
 """The program as machines of either byte order run it; and with it, what is left of a checksum that is to be completed."""
 
+import struct
+from collections.abc import Sequence
+
+import packets as whole
 import pytest
 import segment_strategies as packets
-from bpf_machine import Machine, Order, Packet
+from bpf_machine import Answering, Machine, Order, Packet
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from offload_trials import CLIENT_PORT, from_backend, from_client, make
 from splice_setup import PLAIN, any_deltas
 from splice_twin import Deltas, build_v4, build_v6
+from syn_trials import SERVICE, Porter, data_of, digest, promised, promises, syn, syns, to_complete
 
+from kracauer.fast_path import Promise
+from kracauer.offload.answering import KnownFlows, build_answering, build_listeners
 from kracauer.offload.layout import build_entries
-from kracauer.offload.options import is_walked
+from kracauer.offload.options import is_walked, is_walked_syn
+from kracauer.tcp.cookie import COUNTER_S
 from kracauer.tcp.splice import BELIEVABLE_WINDOW
+from kracauer.tcp.terms import Offer
+from kracauer.translate.addresses import is_legal_source_v4
 from kracauer.wire import ipv4, tcp, vnet_hdr
 from kracauer.wire.buffer import Frame
 from kracauer.wire.tcp import TcpHeader
@@ -82,3 +92,87 @@ def test_every_machine_takes_the_fins_that_python_believes(
     assert machine.run(met) is is_believed
     assert (bytes(met.data) != packet) is is_believed
     assert (machine.fin_seen(own), machine.fin_seen(other)) == (MINUTE_NS if is_believed else 0, 0)
+
+
+class _Counted(KnownFlows):
+    """Counts by what a machine of this byte order reads in its packets, and not by what this one would."""
+
+    def __init__(self, order: Order) -> None:
+        self.counters = bytearray(4096)
+        super().__init__(self.counters, digest(b"hash"))
+        self._words = struct.Struct(("<" if order == "little" else ">") + "III")
+
+    def add(self, key: bytes) -> None:
+        super().add(struct.pack("=III", *self._words.unpack(key)))
+
+
+def answering_machine(order: Order, promise: Promise, secret: bytes, *, now: int, flows: Sequence[bytes] = ()) -> Machine:
+    known = _Counted(order)
+    for key in flows:
+        known.add(key)
+    told = promised(promise, secret)
+    maps = Answering(build_listeners(told), build_answering(secret, known), bytes(known.counters), until=now + 1)
+    nothing = build_entries(make(PLAIN).constants, 0)
+    return Machine(order, nothing, now=now, answering=maps)
+
+
+# Around the steps of the counter that cookies cover.
+moments = st.builds(
+    lambda count, offset: int(count * COUNTER_S) * 10**9 + offset,
+    st.sampled_from([1, 2, 1000, 2**20]),
+    st.sampled_from([-1000, 0, 1000, 10**9]),
+)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@settings(max_examples=80, deadline=None)
+@given(promises, syns, st.booleans(), st.booleans(), st.binary(min_size=1, max_size=4), moments)
+def test_every_machine_answers_a_syn_as_the_gate_does(
+    order: Order, promise: Promise, packet: whole.Packet, has_df: bool, is_partial: bool, seed: bytes, now: int
+) -> None:
+    """Also one whose checksum is still to be completed: then so is that of its answer."""
+    secret, data = digest(seed), data_of(packet, dont_fragment=has_df)
+    machine = answering_machine(order, promise, secret, now=now)
+    met = Packet(bytearray(to_complete(data) if is_partial else data), is_partial=is_partial)
+    before = bytes(met.data)
+    is_taken = (
+        packet.flags & 0x17 == 2
+        and not packet.payload
+        and packet.src_port != 0
+        and is_legal_source_v4(packet.src)
+        and packet.src != SERVICE
+        and is_walked_syn(data[40:])
+    )
+    assert machine.run(met) is is_taken
+    assert machine.syns == is_taken
+    if not is_taken:
+        assert bytes(met.data) == before
+        return
+    expected = Porter(promise, secret).answer(data, now / 10**9)
+    assert expected is not None
+    assert bytes(met.data) == (to_complete(expected) if is_partial else expected)
+
+
+PROMISE = Promise(Offer(1440, 7, sack=True, timestamps=True, ecn=False, window=65535), 1220)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_every_machine_leaves_a_sum_alone_that_only_looks_incomplete(order: Order) -> None:
+    machine = answering_machine(order, PROMISE, bytes(32), now=MINUTE_NS)
+    data = to_complete(data_of(syn()))
+    met = Packet(bytearray(data))
+    assert not machine.run(met)
+    assert bytes(met.data) == data
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@settings(max_examples=10, deadline=None)
+@given(st.lists(st.binary(min_size=2, max_size=2).filter(any), min_size=1, max_size=20, unique=True))
+def test_every_machine_leaves_the_syns_of_known_flows_alone(order: Order, ports: list[bytes]) -> None:
+    first, *others = [syn(src_port=int.from_bytes(port, "big")) for port in ports]
+    flows = [bytes(data_of(packet)[12:24]) for packet in others]
+    machine = answering_machine(order, PROMISE, bytes(32), now=MINUTE_NS, flows=flows)
+    for packet in others:
+        assert not machine.run(Packet(bytearray(data_of(packet))))
+    alone = answering_machine(order, PROMISE, bytes(32), now=MINUTE_NS)
+    assert alone.run(Packet(bytearray(data_of(first))))

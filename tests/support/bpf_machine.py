@@ -1,6 +1,6 @@
 """A machine that runs the program of splice.bpf.c, of either byte order, one instruction after the other (RFC 9669).
 
-It has what the program uses: a stack, the context of a packet, the values of maps, and seven helpers that do to the packet what
+It has what the program uses: a stack, the context of a packet, the values of maps, and eight helpers that do to the packet what
 the kernel's do. Nothing is checked as the verifier checks it; an address outside of any memory is an error.
 """
 
@@ -10,15 +10,18 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kracauer.offload import bytecode
-from kracauer.offload.layout import CARRIED, TRAFFIC_BYTES, Entries
+from kracauer.offload.answering import ANSWERED, ANSWERING, KNOWN_BYTES, OFFER
+from kracauer.offload.layout import CARRIED, CONTROL, TRAFFIC_BYTES, Entries
 
 Order = Literal["little", "big"]
 
 WORD, LONG = 0xFFFFFFFF, 0xFFFFFFFFFFFFFFFF
 _SIZES = {0x00: 4, 0x08: 2, 0x10: 1, 0x18: 8}
-_STACK, _CONTEXT = 1, 2
-_MAPS = {"client_flows": 16, "backend_flows": 17, "traffic": 18, "identifications": 19, "control": 20}
+_CONTEXT, _STACK = 1, 2  # the stacks of functions that it calls come behind the program's own
+_MAPS = {name: 16 + number for number, name in enumerate(sorted(bytecode.MAPS))}
+_KEY_BYTES = {"client_flows": 12, "backend_flows": 36, "listeners": 8}
 _FIRST_VALUE = 32
+_CALL_FUNCTION = 1
 _PSEUDO_HDR = 16
 _MOST_STEPS = 20_000
 _INTO_RECEIVING = 7
@@ -48,21 +51,52 @@ class Packet:
         self.is_v6 = self.data[0] >> 4 == 6
 
 
+@dataclass(frozen=True)
+class Answering:
+    """What SYNs are answered by: the maps as this machine's Python fills them, `until` when, and the counters of flows."""
+
+    listeners: dict[bytes, bytes]
+    answering: bytes
+    known: bytes
+    until: int
+
+
+NO_ANSWERS = Answering({}, bytes(ANSWERING.size), bytes(KNOWN_BYTES), 0)
+
+
 class Machine:
     """One flow's entries in the maps, its traffic, and a program that is run on packets. `now` is in nanoseconds."""
 
-    def __init__(self, order: Order, entries: Entries, *, identification: int = 0, lease_until: int = 1, now: int = 0) -> None:
+    def __init__(
+        self,
+        order: Order,
+        entries: Entries,
+        *,
+        identification: int = 0,
+        lease_until: int = 1,
+        now: int = 0,
+        answering: Answering = NO_ANSWERS,
+    ) -> None:
         self.order: Order = order
         self._now = now
         self._program = bytecode.INSTRUCTIONS[order]
         self._relocations = bytecode.RELOCATIONS[order]
         self.traffic = bytearray(TRAFFIC_BYTES)
-        self._flows = {
+        self.answered = bytearray(ANSWERED.size)
+        self._hashes = {
             "client_flows": {entries.client_key: bytearray(self.in_order(entries.to_backend, "=2s2sHbxIIIIIH2x32s"))},
             "backend_flows": {entries.backend_key: bytearray(self.in_order(entries.to_client, "=2s2sHbxIIIIII8s"))},
+            "listeners": {key: bytearray(self.in_order(value, OFFER.format)) for key, value in answering.listeners.items()},
         }
-        self._identification = bytearray(identification.to_bytes(4, order))
-        self._lease = bytearray(lease_until.to_bytes(8, order))
+        self._known = answering.known
+        control = self.in_order(CONTROL.pack(lease_until, answering.until), CONTROL.format)
+        self._single = {
+            "traffic": self.traffic,
+            "identifications": bytearray(identification.to_bytes(4, order)),
+            "control": bytearray(control),
+            "answering": bytearray(self.in_order(answering.answering, ANSWERING.format)),
+            "answered": self.answered,
+        }
         self._memory: dict[int, bytearray] = {}
         self._registers = [0] * 11
         self._packet = Packet(bytearray(b"\x45"))
@@ -88,8 +122,13 @@ class Machine:
         at = direction * CARRIED.size + 24
         self.traffic[at : at + 4] = acked.to_bytes(4, self.order)
 
+    @property
+    def syns(self) -> int:
+        """How many SYNs it has answered."""
+        return int.from_bytes(self.answered[:8], self.order)
+
     def run(self, packet: Packet) -> bool:
-        """Whether the program has translated the packet; else it is as it was."""
+        """Whether the program has translated or answered the packet; else it is as it was."""
         self._packet = packet
         protocol = b"\x86\xdd" if packet.is_v6 else b"\x08\x00"
         context = bytearray(192)
@@ -103,12 +142,20 @@ class Machine:
 
     def _execute(self) -> int:
         at = 0
+        calls: list[tuple[int, list[int]]] = []
         for _ in range(_MOST_STEPS):
             code, registers, offset, number = self._decode(at)
             kind = code & 7
             if code == 0x95:
-                return _signed(self._registers[0], 32)
-            if code == 0x85:
+                if not calls:
+                    return _signed(self._registers[0], 32)
+                at, self._registers[6:] = calls.pop()
+            elif code == 0x85 and registers[1] == _CALL_FUNCTION:
+                calls.append((at, self._registers[6:]))
+                at += number
+                self._memory[_STACK + len(calls)] = bytearray(512)
+                self._registers[10] = (_STACK + len(calls) << 32) + 512
+            elif code == 0x85:
                 self._registers[0] = _HELPERS[number](self, *self._registers[1:6]) & LONG
             elif code == 0x18:
                 self._registers[registers[0]] = self._immediate(at, number)
@@ -212,11 +259,15 @@ class Machine:
 
     def _lookup(self, table: int, key: int, *_: int) -> int:
         name = next(name for name, number in _MAPS.items() if number == table >> 32)
-        if name in self._flows:
-            value = self._flows[name].get(self._read(key, 12 if name == "client_flows" else 36))
+        value: bytearray | None
+        if name in self._hashes:
+            value = self._hashes[name].get(self._read(key, _KEY_BYTES[name]))
+        elif name == "known_flows":
+            at = int.from_bytes(self._read(key, 4), self.order) * KNOWN_BYTES
+            value = bytearray(self._known[at : at + KNOWN_BYTES]) or None
         else:
             assert len(self._read(key, 4)) == 4
-            value = {"traffic": self.traffic, "identifications": self._identification, "control": self._lease}[name]
+            value = self._single[name]
         if value is None:
             return 0
         number = _FIRST_VALUE + len(self._memory)
@@ -239,6 +290,11 @@ class Machine:
         packet = self._packet
         packet.is_v6 = (protocol & 0xFFFF).to_bytes(2, self.order) == b"\x86\xdd"
         packet.data[:20] = bytes(40) if packet.is_v6 else b""
+        return 0
+
+    def _change_tail(self, _: int, length: int, *__: int) -> int:
+        data = self._packet.data
+        data[:] = data[:length].ljust(length, b"\0")
         return 0
 
     def _replace_checksum(self, _: int, offset: int, before: int, difference: int, flags: int) -> int:
@@ -268,5 +324,6 @@ _HELPERS: dict[int, Callable[..., int]] = {
     23: Machine._redirect,
     26: Machine._load_bytes,
     31: Machine._change_protocol,
+    38: Machine._change_tail,
     160: Machine._time,
 }

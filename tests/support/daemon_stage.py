@@ -31,6 +31,7 @@ class ScriptedEngine:
         self.received: list[bytes] = []
         self.due: deque[float] = deque()
         self.timer_calls: list[float] = []
+        self.aged: list[float] = []
         self.timer_error: Exception | None = None
         self.is_stuck = False
         self.events: deque[Event] = deque()
@@ -77,6 +78,9 @@ class ScriptedEngine:
         while self.due and self.due[0] <= now and not self.is_stuck:
             self.due.popleft()
         return [bytes(10) + b"timer"]
+
+    def age(self, now: float) -> None:
+        self.aged.append(now)
 
     def next_deadline(self) -> float | None:
         return self.due[0] if self.due else None

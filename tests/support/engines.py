@@ -29,6 +29,10 @@ class HeirPath(MemoryPath):
         """As the contract has it."""
         return _ends(splice) in self._held
 
+    def stay(self, now: float) -> None:
+        """Have SYNs answered as after a sweep, and nothing else done."""
+        self._answers.sweep(now)
+
 
 class EngineBehind(Engine):
     """An engine that gets what a fast path in memory leaves it; for whoever puts packets in it is like any other one.
@@ -62,6 +66,8 @@ class EngineBehind(Engine):
         """What comes of the packet in `frame`, whoever makes it."""
         if now - self.swept_at >= SWEEP_EVERY_S:
             self.sweep(now)
+        self.path.stay(now)
+        self.age(now)
         has_fin = _has_fin(frame)
         packet = self.path.receive(frame, now)
         if packet is None:
