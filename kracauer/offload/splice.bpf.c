@@ -3,8 +3,9 @@
  * The rewrite of kracauer/tcp/splice.py in the kernel, as a classifier on the TUN device's egress (RFC 7915 §4.1, §5.1).
  *
  * A packet that is plain, of a flow that the maps know, is rewritten and put back into the device's own receive path, as if the
- * daemon had read and written it. Any other goes on to the daemon, untouched: so this must never translate what the daemon would
- * not, and may translate less. Both are held to that, packet by packet, by tests/offload/.
+ * daemon had read and written it. So is a plain SYN of a flow that nobody knows, as its answer (syns.bpf.h). Any other packet goes
+ * on to the daemon, untouched: so this must never translate or answer what the daemon would not, and may do less. Both are held to
+ * that, packet by packet, by tests/offload/.
  *
  * Numbers in maps are in the machine's own byte order; ports, addresses and what is added to checksums lie there as they lie in
  * packets. Built by `python -m kracauer.offload.build`, which needs clang and no headers.

@@ -18,13 +18,13 @@ struct listener {
 /* What may be granted and asked for. */
 enum { SACK = 1, TIMESTAMPS = 2, ECN = 4, SCALE = 8 };
 
-/* What a listener's SYN-ACK may promise, see kracauer/tcp/terms.py. */
+/* What a listener's SYN-ACK may promise, see kracauer/tcp/terms.py. It is copied in one step: it may be replaced meanwhile. */
 struct offer {
 	u16 mss, cut_mss; /* the other one for a SYN whose DF is clear */
 	u16 window;
 	u8 scale_code; /* 0 to 15 */
 	u8 grants;     /* bits of the above */
-};
+} __attribute__((aligned(8)));
 _Static_assert(sizeof(struct offer) == 8, "no padding");
 
 struct answering {
@@ -32,7 +32,7 @@ struct answering {
 	u64 steps[4]; /* of the hash by which known flows are counted */
 	u32 shift;    /* what of it is left is an index in a region */
 	u32 regions;
-	u32 nothing; /* always 0, which the verifier does not know */
+	u32 nothing;  /* always 0, which the verifier does not know */
 	u32 padding;
 };
 _Static_assert(sizeof(struct answering) == 112, "no padding but what is named");
@@ -63,7 +63,6 @@ SECTION("maps") const struct map answered = { MAP_ARRAY, sizeof(u32), sizeof(str
 #endif
 
 enum { KEY_BLOCK = 128, COVERED = 24, ROUNDS = 12 };
-enum { OTHER_TERMS = 9, NO_SCALE = 15 };
 
 /* In which of the sixteen places the first three words of the message stand, four bits a round, the first round last. */
 #define PLACES_0 0xA0F69841D3A0ULL
@@ -97,14 +96,14 @@ enum { OTHER_TERMS = 9, NO_SCALE = 15 };
 	} while (0)
 
 /* Add a word of the digest's state, two of the cookie's, to the sum of all, and pick the one that is wanted. */
-#define TAKE_WORDS(index, state)                                                      \
-	do {                                                                          \
-		u64 both = keyed[index] ^ (state);                                    \
+#define TAKE_WORDS(index, state)                                                         \
+	do {                                                                             \
+		u64 both = keyed[index] ^ (state);                                       \
 		u32 first = net32(little32(both)), second = net32(little32(both >> 32)); \
-                                                                                      \
-		sum += (u64)first + second;                                           \
-		if (scale_code / 2 == (index))                                        \
-			found = scale_code % 2 ? second : first;                      \
+                                                                                         \
+		sum += (u64)first + second;                                              \
+		if (scale_code / 2 == (index))                                           \
+			found = scale_code % 2 ? second : first;                         \
 	} while (0)
 
 /*
@@ -147,7 +146,7 @@ FUNCTION u64 bake(const u64 *keyed, u64 word_0, u64 word_1, u64 word_2, u32 scal
 /* SYNs. */
 
 enum { ECE = 64, CWR = 128 };
-enum { SYN_ACK_OPTIONS = 5, REGION_STEP = 0x9E3779B1u };
+enum { NO_SCALE = 15, REGION_STEP = 0x9E3779B1u };
 #define COUNTER_NS 60000000000ULL
 
 typedef u32 __attribute__((may_alias)) word;
@@ -206,8 +205,10 @@ INLINE int read_options(const u32 *options, u32 count, struct asked *asked)
 	return !left;
 }
 
-/* 1 where `mss` is at least `least`. Here and below bits are computed where there might be branches, each of which the verifier,
- * without CAP_PERFMON, would follow both ways though one be impossible. */
+/*
+ * 1 where `mss` is at least `least`. Here and below bits are computed where there might be branches, each of which the verifier,
+ * without CAP_PERFMON, would follow both ways though one be impossible.
+ */
 INLINE u32 reaches(u32 mss, u32 least)
 {
 	return (least - 1 - mss) >> 31;
@@ -238,7 +239,10 @@ INLINE int is_service(u32 address)
 	return map_lookup(&listeners, &key) != 0;
 }
 
-/* Whether the daemon may know a flow of these addresses and ports. */
+/*
+ * Whether the daemon may know a flow of these addresses and ports. Each process that there may be counts in a region of its own;
+ * which one has a client's packets, the client's address and port say.
+ */
 INLINE int is_known(const struct answering *how, const struct syn *syn)
 {
 	const word *words = (const word *)&syn->ip.src; /* both addresses, both ports */
@@ -384,7 +388,8 @@ FUNCTION int answer(struct __sk_buff *skb)
 	struct listener listener = {};
 	const struct control *control_of_all;
 	const struct answering *how;
-	const struct offer *offer;
+	const struct offer *found;
+	struct offer offer;
 	struct answered *counted;
 	u32 tcp_length, length, zero = 0;
 	u64 now, state; /* of eight bytes, for where it lies on the stack there may have been an address before */
@@ -393,7 +398,7 @@ FUNCTION int answer(struct __sk_buff *skb)
 		return PASS;
 	tcp_length = header_length(tcp);
 	length = net16(ip->total_length);
-	if ((net16(tcp->offset_flags) & DECISIVE) != SYN || ip->version_ihl != 0x45 || ip->protocol != TCP ||
+	if ((net16(tcp->offset_flags) & (DECISIVE | FIN)) != SYN || ip->version_ihl != 0x45 || ip->protocol != TCP ||
 	    ip->fragment & net16(FRAGMENTED) || tcp_length < 20 || length != 20 + tcp_length || length != skb->len - LINK ||
 	    skb->gso_size || !tcp->src_port || !tcp->dst_port || !is_legal_source(ip->src) || ipv4_sum(ip) != 0xFFFF)
 		return PASS;
@@ -401,12 +406,13 @@ FUNCTION int answer(struct __sk_buff *skb)
 	control_of_all = map_lookup(&control, &zero);
 	listener.address = ip->dst;
 	listener.port = tcp->dst_port;
-	offer = map_lookup(&listeners, &listener);
+	found = map_lookup(&listeners, &listener);
 	how = map_lookup(&answering, &zero);
 	counted = map_lookup(&answered, &zero);
-	if (!control_of_all || now >= control_of_all->answers_until || !offer || !how || !counted || is_service(ip->src) ||
+	if (!control_of_all || now >= control_of_all->answers_until || !found || !how || !counted || is_service(ip->src) ||
 	    is_known(how, &syn))
 		return PASS;
+	offer = *found;
 	state = take_syn(skb, &syn, tcp_length, &asked);
 	if (state == BROKEN)
 		return PASS;
@@ -415,7 +421,7 @@ FUNCTION int answer(struct __sk_buff *skb)
 	asked.scale ^= how->nothing;
 	asked.bits ^= how->nothing;
 	state ^= how->nothing;
-	length = 20 + turn(&syn, &asked, offer, cookie_of(&syn, how, offer->scale_code, now), state);
+	length = 20 + turn(&syn, &asked, &offer, cookie_of(&syn, how, offer.scale_code, now), state);
 	asm volatile("" : "+r"(length));
 	if (length < 40 || length > 80 || skb_change_tail(skb, LINK + length, 0))
 		return PASS;
