@@ -145,6 +145,7 @@ class Session:
             "hook": standing.hook or None,
             "flows": len(path),
             "survives": standing.survives,
+            "kept_by": standing.kept_by or None,
             "cause": standing.cause or None,
             "remedy": standing.remedy or None,
         }

@@ -235,13 +235,13 @@ def test_a_process_that_dies_while_it_takes_over_costs_nothing(
     host.carry()
     path, former = host.start()
     assert path.install(splice)
-    monkeypatch.setattr(former, "drop", set)  # it does not get there
+    monkeypatch.setattr(former, "drop", lambda *_: None)  # it does not get there
     if is_swapped:
         path.attach(host.device)
         host.carry()
         die(path)
     else:
-        assert path._pin({name: path._maps[of].fd for of, name in former.next_names.items()}) is None
+        assert path._have_kept({name: path._maps[of].fd for of, name in former.next_names.items()}) is None
         host.carry()
         os.close(path.program)
     former.close()
@@ -337,7 +337,7 @@ def test_pins_of_a_device_that_has_gone_are_read_and_replaced(host: Host) -> Non
 def test_a_directory_that_others_may_write_to_is_not_trusted(host: Host) -> None:
     die(host.begin(host.splice()))
     host.directory.chmod(0o777)
-    assert host.find().pins.names() == []
+    assert host.find().keepers[0].names() == []
     path = host.begin()
     assert "others may write" in path.standing.cause
     path.close()
