@@ -60,7 +60,9 @@ class DescriptorStore:
         try:
             for name, fd in objects.items():
                 self._replace(name, fd)
-            if not is_room_kept and not self._try_one_more():
+            if is_room_kept:
+                self._wait_or_raise()
+            elif not self._try_one_more():
                 limit = os.environ.get("FDSTORE", "")
                 held = f"holds {limit} descriptors and no more" if limit.isdecimal() else "holds no descriptors, or no more"
                 raise UnkeptError(f"the service manager {held}", f"set FileDescriptorStoreMax={MOST} in the service's unit")
@@ -73,10 +75,10 @@ class DescriptorStore:
 
     def drop(self, names: list[str]) -> None:
         """As the protocol has it. On return the manager has dealt with it: it heeds nothing from a process that has ended."""
-        self._end_trial()
+        is_told = self._end_trial() or bool(names)
         for name in names:
             self._remove(name)
-        if names:
+        if is_told:
             self._wait()
 
     def _take(self, descriptors: Sequence[tuple[str, int]]) -> None:
@@ -125,8 +127,7 @@ class DescriptorStore:
             self._tell(f"FDSTORE=1\nFDNAME={self._trial_name}", writer)
         finally:
             os.close(writer)
-        if not self._wait():
-            raise UnkeptError("the service manager does not answer", "see whether it is well, and restart the service")
+        self._wait_or_raise()
         return not is_let_go(self._trial, _GRACE_S)
 
     def _end_trial(self) -> bool:
@@ -140,6 +141,10 @@ class DescriptorStore:
 
     def _tell(self, state: str, *descriptors: int) -> bool:
         return notify(state, descriptors, self._timeout_s)
+
+    def _wait_or_raise(self) -> None:
+        if not self._wait():
+            raise UnkeptError("the service manager does not answer", "see whether it is well, and restart the service")
 
     def _wait(self) -> bool:
         is_through = wait_for_manager(self._timeout_s)
