@@ -344,7 +344,7 @@ def _open_set(keeper: Keeper, number: int) -> _Set | None:
 
 def _open_map(keeper: Keeper, number: int, name: str) -> bpf.Map:
     found = bpf.Map.from_descriptor(keeper.open(f"v{layout.VERSION}_{number}_{name}"))
-    if (found.key_bytes, found.value_bytes) != bytecode.MAPS[name][1:3]:
+    if bpf.map_info(found.fd)[:3] != bytecode.MAPS[name][:3]:
         found.close()
         raise OSError(errno.EINVAL, "another map")
     return found

@@ -25,7 +25,7 @@ from kracauer.daemon import descriptor_store
 from kracauer.daemon.descriptor_store import MOST, DescriptorStore
 from kracauer.fast_path import Standing
 from kracauer.lab import syscalls
-from kracauer.offload import bpf
+from kracauer.offload import bpf, bytecode, layout
 from kracauer.offload.bpf import OffloadError
 from kracauer.offload.kernel import KernelPath
 from kracauer.offload.pins import KEPT, Former
@@ -378,6 +378,18 @@ def test_what_is_of_another_layout_or_no_map_at_all_costs_its_counts_alone(host:
     assert [name for name in host.held() if name != "link"] == maps(6)
     path.close()
     assert host.manager.names == []
+
+
+def test_a_map_of_another_type_is_not_gone_on_with(host: Service) -> None:
+    host.die(host.begin(host.splice()))
+    (place,) = [at for at, each in enumerate(host.manager.held) if each.name.endswith("identifications")]
+    _, key_bytes, value_bytes, _ = bytecode.MAPS["identifications"]
+    other = bpf.Map.create(bpf.MAP_HASH, key_bytes, value_bytes, layout.IDENTIFICATIONS)
+    os.dup2(other.fd, host.manager.held[place].fd)
+    other.close()
+    former = host.find()
+    assert former.identifications is None
+    former.remove()
 
 
 def test_what_was_left_for_a_device_that_has_gone_is_read_and_replaced(host: Service) -> None:
