@@ -140,17 +140,19 @@ class DescriptorStore:
         return True
 
     def _tell(self, state: str, *descriptors: int) -> bool:
-        return notify(state, descriptors, self._timeout_s)
+        return self._note(notify(state, descriptors, self._timeout_s))
 
     def _wait_or_raise(self) -> None:
         if not self._wait():
             raise UnkeptError("the service manager does not answer", "see whether it is well, and restart the service")
 
     def _wait(self) -> bool:
-        is_through = wait_for_manager(self._timeout_s)
-        if not is_through:
+        return self._note(wait_for_manager(self._timeout_s))
+
+    def _note(self, is_heard: bool) -> bool:
+        if not is_heard:
             self._timeout_s = 0.0  # once is enough
-        return is_through
+        return is_heard
 
 
 def _is(fd: int, wanted: tuple[int, int]) -> bool:

@@ -23,6 +23,7 @@ from two_devices import Router
 
 from kracauer.daemon import descriptor_store
 from kracauer.daemon.descriptor_store import MOST, DescriptorStore
+from kracauer.daemon.notify import notify
 from kracauer.fast_path import Standing
 from kracauer.lab import syscalls
 from kracauer.offload import bpf, bytecode, layout
@@ -275,13 +276,16 @@ def test_without_a_manager_it_says_so_and_ends_with_the_process(host: Service, a
     host.check_left_alone()
 
 
-def test_a_manager_that_does_not_answer_is_waited_for_once(host: Service, tmp_path: Path) -> None:
+@pytest.mark.parametrize("said_before", [0, 1000])
+def test_a_manager_that_does_not_answer_is_waited_for_once(host: Service, tmp_path: Path, said_before: int) -> None:
     (tmp_path / "mute").mkdir()
     mute = ServiceManager(tmp_path / "mute", is_mute=True)
     host.monkeypatch.setattr(descriptor_store, "_TIMEOUT_S", 0.3)
     former = host.find()
     host.monkeypatch.setenv("NOTIFY_SOCKET", mute.address)
     path = KernelPath.open(16, former=former)
+    for _ in range(said_before):  # more than fits in
+        notify("STATUS=busy")
     began = time.monotonic()
     path.attach(host.device)
     path.close()
