@@ -172,13 +172,20 @@ def test_as_nobody_it_has_a_fast_path_that_outlives_it_and_gives_up_what_that_ha
     assert DEVICE not in ip("link show")
 
 
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[ServiceManager]:
+    """A service manager to which the user nobody may speak."""
+    manager = ServiceManager(tmp_path)
+    Path(manager.address).chmod(0o777)
+    yield manager
+    manager.close()
+
+
 def test_as_nobody_it_has_a_fast_path_that_the_service_manager_holds(
-    ip: Ip, start: Start, tmp_path: Path, narrow: Sequence[str]
+    ip: Ip, start: Start, tmp_path: Path, narrow: Sequence[str], manager: ServiceManager
 ) -> None:
     assert narrow
     skip_without_fast_path()
-    manager = ServiceManager(tmp_path)
-    Path(manager.address).chmod(0o777)
     wrapper = [str(word) for word in manager.wrap(*wrapped(WITHOUT_BPFFS, tmp_path))]
     for number in (signal.SIGTERM, signal.SIGKILL):
         running = start(wrapper=wrapper)
@@ -201,4 +208,3 @@ def test_as_nobody_it_has_a_fast_path_that_the_service_manager_holds(
     assert command(tmp_path, "stop", "--forget")[0] == ExitCode.OK
     assert manager.names == []
     assert DEVICE not in ip("link show")
-    manager.close()
