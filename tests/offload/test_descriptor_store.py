@@ -38,13 +38,14 @@ OTHERS = "kracauer-of-another/link"
 
 
 class Service(Host):
-    """A host whose service manager holds descriptors, and, where `has_bpffs`, which has a bpffs as well."""
+    """A host whose service manager holds descriptors, and which has a bpffs from `mount` on."""
 
     def __init__(self, ip: Callable[[str], str], root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(ip, root)
         self.monkeypatch = monkeypatch
         self.manager = ServiceManager(root.parent)
         self.given: list[int] = []
+        self.mounted: Path | None = None
 
     def find(self) -> Former:
         self.given = self.manager.lend(self.monkeypatch)
@@ -72,9 +73,7 @@ class Service(Host):
 
     def mount(self) -> None:
         syscalls.mount_bpffs(self.root)
-
-    def unmount(self) -> None:
-        syscalls.detach_mount(self.root)
+        self.mounted = self.root
 
 
 @pytest.fixture(params=("tcx", "clsact"))
@@ -94,10 +93,14 @@ def host(
     root = tmp_path / "bpf"
     root.mkdir()
     host = Service(own_netns, root, monkeypatch)
-    yield host
-    host.let_go()
-    host.manager.close()
-    host.router.close()
+    try:
+        yield host
+    finally:
+        host.let_go()
+        host.manager.close()
+        host.router.close()
+        if host.mounted is not None:
+            syscalls.detach_mount(host.mounted)
 
 
 def needs_links(host: Service) -> None:
@@ -315,7 +318,6 @@ def test_where_a_bpffs_has_appeared_all_moves_there_and_back_again_when_it_is_go
     assert traffic(splice)[:2] == (4, 12)
     assert host.manager.names == []
     host.check_left_alone()
-    host.unmount()
 
 
 def test_of_two_sets_the_later_one_is_believed_whoever_keeps_it(host: Service) -> None:
@@ -339,7 +341,6 @@ def test_of_two_sets_the_later_one_is_believed_whoever_keeps_it(host: Service) -
     assert (host.held(), [name[:4] for name in host.pinned() if name != "link"]) == ([], ["v1_3"] * 3)
     path.close()
     host.check_left_alone()
-    host.unmount()
 
 
 def test_everything_is_taken_away_at_once_and_what_is_others_stays(host: Service) -> None:
@@ -458,7 +459,6 @@ def test_where_a_bpffs_is_another_network_namespaces_the_store_serves(host: Serv
     assert host.pinned() == pinned
     host.carry()
     first.close()
-    host.unmount()
 
 
 def test_of_two_by_one_name_the_younger_stays_and_no_program_that_nobody_knows(host: Service) -> None:
