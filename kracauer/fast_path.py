@@ -28,13 +28,15 @@ class Carried:
 class Standing(NamedTuple):
     """Where a fast path has its program, or the `cause` why it has none, and the `remedy` if there is one.
 
-    `hook` names what hands it packets. `survives` says whether it goes on without the process, `cause` why it does not.
+    `hook` names what hands it packets. `survives` says whether it goes on without the process, `cause` why it does not, and
+    `kept_by` what holds it meanwhile: "bpffs" or "descriptor store".
     """
 
     hook: str = ""
     survives: bool = False
     cause: str = ""
     remedy: str = ""
+    kept_by: str = ""
 
 
 class Promise(NamedTuple):

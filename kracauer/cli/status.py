@@ -65,7 +65,10 @@ def render_fast_path(offload: Mapping[str, Any], carried: Mapping[str, int] | No
     packets, size = (carried["packets"], carried["bytes"]) if carried else (0, 0)
     said = f"by {offload['hook']}: {_count(offload['flows'], 'connection')}; {_count(packets, 'packet')} carried, {size} bytes"
     said += f"; {_count(carried.get('syns', 0) if carried else 0, 'SYN')} answered"  # which an older service does not say
-    return said if offload["survives"] else f"{said}; ends with this process"
+    if not offload["survives"]:
+        return f"{said}; ends with this process"
+    keeper = offload.get("kept_by")  # which an older service does not say
+    return f"{said}; kept by the {keeper}" if keeper else said
 
 
 def render_workers(workers: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from kracauer.cli.exit_codes import ExitCode
+from kracauer.daemon.descriptor_store import MOST
 
 USER: Final = "kracauer"
 # What the unit hides from the service (ProtectHome=, PrivateTmp=), and the setting that does it.
@@ -55,6 +56,8 @@ _PINS: Final = """\
 ExecStartPre=-+/usr/bin/install --directory --mode=0700 --owner={user} /sys/fs/bpf/kracauer
 TemporaryFileSystem=/sys/fs/bpf:ro
 BindPaths=-/sys/fs/bpf/kracauer
+# Where there is no bpffs systemd itself holds it, from one process to the next, but not beyond a stop.
+FileDescriptorStoreMax={most}
 
 """
 _CALLS: Final = """\
@@ -174,7 +177,7 @@ def render_unit(service: Service, systemd: int | None) -> str:
         hopeless=f"{ExitCode.USAGE:d} {ExitCode.CONFIG_UNUSABLE:d}",
         user=service.user,
         capabilities=_capabilities(service),
-        pins=_PINS.format(user=service.user) if service.is_offloading else "",
+        pins=_PINS.format(user=service.user, most=MOST) if service.is_offloading else "",
         calls=_CALLS_OFFLOADING if service.is_offloading else _CALLS,
         reach=_HEARS_ROUTERS if service.is_sharing else _reach(service.name_servers),
         families="AF_UNIX AF_NETLINK AF_INET AF_INET6",

@@ -3,28 +3,62 @@
 import asyncio
 import contextlib
 import os
+import select
 import socket
 import time
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Sequence
 from typing import Final
 
 STATUS_INTERVAL_S: Final = 10.0
 
 
-def notify(state: str) -> bool:
-    """Send `state`, such as "READY=1"; whether there was somebody to take it."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if not address.startswith(("/", "@")):
+def notify(state: str, descriptors: Sequence[int] = (), timeout_s: float = 0.0) -> bool:
+    """Send `state`, such as "READY=1", and descriptors with it; whether there was somebody to take it, within that time."""
+    address = _address()
+    if not address:
         return False
-    if address.startswith("@"):
-        address = "\0" + address[1:]  # Linux's abstract namespace
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", descriptors))] if descriptors else []
     with (
         contextlib.suppress(OSError),  # a service manager that does not listen is no reason to stop
-        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK) as channel,
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel,
     ):
-        channel.sendto(state.encode(), address)
+        channel.settimeout(timeout_s)
+        channel.sendmsg([state.encode()], rights, 0, address)
         return True
     return False
+
+
+def has_manager() -> bool:
+    """Whether there is a service manager to be told anything."""
+    return bool(_address())
+
+
+def wait_for_manager(timeout_s: float) -> bool:
+    """Whether the service manager has dealt with all that it was told, at once or within that time (sd_notify_barrier(3))."""
+    reader, writer = os.pipe()
+    try:
+        try:
+            is_sent = notify("BARRIER=1", (writer,), timeout_s)
+        finally:
+            os.close(writer)
+        return is_sent and is_let_go(reader, timeout_s)
+    finally:
+        os.close(reader)
+
+
+def is_let_go(reader: int, timeout_s: float) -> bool:
+    """Whether nobody has the other end of this pipe any more, now or within that time."""
+    poll = select.poll()
+    poll.register(reader, 0)
+    return bool(poll.poll(timeout_s * 1000))
+
+
+def _address() -> str:
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address.startswith("@"):
+        return "\0" + address[1:]  # Linux's abstract namespace
+    return address if address.startswith("/") else ""
 
 
 def notify_reloading() -> None:

@@ -6,6 +6,7 @@ from typing import Final
 from structlog.typing import FilteringBoundLogger
 
 from kracauer.config import Config
+from kracauer.daemon.descriptor_store import DescriptorStore
 from kracauer.fast_path import FastPath, NoFastPath, Standing
 from kracauer.offload import layout
 from kracauer.offload.bpf import OffloadError
@@ -32,6 +33,7 @@ class Offload:
         self.capacity = -(-min(config.limits.flows, MAX_FLOWS) // workers) * workers
         self._device = device
         self._log = log
+        self._store = DescriptorStore(device)
         self._former: Former | None = None
         self._kernel: KernelPath | None = None
 
@@ -50,7 +52,9 @@ class Offload:
         if is_recording and self._wanted == REQUIRE:
             cause = "packets that the kernel carries cannot be recorded"
             raise OffloadError(cause, 'set network.offload = "auto", or do not record')
-        former = self._former = Former.find(self._device)
+        if self._store.problem:
+            self._log.warning("descriptors_unusable", cause=self._store.problem)
+        former = self._former = Former.find(self._device, store=self._store)
         if records is not None:
             former.collect(records)
         if self._wanted == OFF:
@@ -90,7 +94,7 @@ class Offload:
         self._warn_unreadable(former)
         former.close()
         standing = kernel.standing
-        why = {} if standing.survives else {"cause": standing.cause, "remedy": standing.remedy}
+        why = {"kept_by": standing.kept_by} if standing.survives else {"cause": standing.cause, "remedy": standing.remedy}
         self._log.info(
             "offload_attached", device=self._device, kind=kind, flows=self.capacity, survives=standing.survives, **why
         )
@@ -118,7 +122,7 @@ class Offload:
         self.path.close()
         if self._former is not None:
             self._former.close()
-        remove_offload(self._device)
+        Former.find(self._device, store=self._store).remove()
 
     def _give_up(self, error: OffloadError) -> None:
         assert self._kernel is not None
@@ -141,11 +145,11 @@ class Offload:
             self._log.warning(
                 "offload_counts_lost",
                 device=self._device,
-                path=str(former.pins.directory),
-                cause=f"an earlier process has pinned maps there that are not of layout {layout.VERSION}, or are damaged",
+                path=", ".join(former.unreadable_at),
+                cause=f"an earlier process has left maps there that are not of layout {layout.VERSION}, or are damaged",
             )
 
 
 def remove_offload(device: str) -> bool:
     """Take away what any process has left of the fast path on `device`; returns whether there was anything."""
-    return Former.find(device).remove()
+    return Former.find(device, store=DescriptorStore(device)).remove()

@@ -106,6 +106,7 @@ def _describe_fast_path(path: FastPath) -> dict[str, object]:
         "hook": standing.hook or None,
         "flows": len(path),
         "survives": standing.survives,
+        "kept_by": standing.kept_by or None,
         "cause": standing.cause or None,
         "remedy": standing.remedy or None,
     }

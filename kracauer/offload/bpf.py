@@ -147,10 +147,13 @@ class Map:
         return cls(_call(_MAP_CREATE, attribute), key_bytes, value_bytes, max_entries)
 
     @classmethod
-    def from_pin(cls, path: Path) -> Self:
-        """Open the map that is pinned at `path`."""
-        fd = open_pin(path)
-        info = map_info(fd)
+    def from_descriptor(cls, fd: int) -> Self:
+        """The map behind `fd`, which is its own from then on, and closed if the kernel says nothing of it."""
+        try:
+            info = map_info(fd)
+        except OSError:
+            os.close(fd)
+            raise
         return cls(fd, info.key_bytes, info.value_bytes, info.max_entries)
 
     def duplicate(self) -> Self:
@@ -251,6 +254,17 @@ def map_info(fd: int) -> MapInfo:
     _call(_OBJ_GET_INFO, struct.pack("=IIQ", fd, len(info), _pointer(info)))
     kind, _, key_bytes, value_bytes, max_entries, flags = struct.unpack("=IIIIII", info.raw)
     return MapInfo(kind, key_bytes, value_bytes, max_entries, flags)
+
+
+def identify(fd: int) -> tuple[int, int]:
+    """Type and number of the map or link behind `fd`: what tells one from all others.
+
+    The kernel numbers the maps in the order in which they are made, and so the links.
+    """
+    info = ctypes.create_string_buffer(8)  # how what it says of either begins
+    _call(_OBJ_GET_INFO, struct.pack("=IIQ", fd, len(info), _pointer(info)))
+    kind, number = struct.unpack("=II", info.raw)
+    return kind, number
 
 
 def link(instructions: bytes, relocations: dict[int, str], maps: dict[str, int], constants: dict[str, int]) -> bytes:

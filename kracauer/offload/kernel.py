@@ -25,6 +25,7 @@ from kracauer.offload.answering import (
 from kracauer.offload.attachment import Attachment, attach
 from kracauer.offload.bpf import OffloadError
 from kracauer.offload.collecting import LEASE_S, NANOSECONDS, carry_over, is_suited
+from kracauer.offload.keepers import Keeper, UnkeptError
 from kracauer.offload.layout import (
     ANSWERS_UNTIL,
     ANSWERS_UNTIL_AT,
@@ -38,7 +39,7 @@ from kracauer.offload.layout import (
     Entries,
     build_entries,
 )
-from kracauer.offload.pins import LINK, Former, Pins, UnkeptError
+from kracauer.offload.pins import LINK, Former
 from kracauer.tcp.splice import Splice
 
 _LICENCE: Final = "MIT"
@@ -112,8 +113,8 @@ class KernelPath:
         self._moved: list[Splice] = []
         self._attachment: Attachment | None = None
         self._former: Former | None = None
-        self._pins: Pins | None = None
-        self._pinned: list[str] = []
+        self._keeper: Keeper | None = None
+        self._kept: list[str] = []
         self.standing = Standing()
 
     @classmethod
@@ -170,20 +171,21 @@ class KernelPath:
             self._attachment = attach(self.program, interface)
             self.standing = Standing(self._attachment.kind)
             return self._attachment.kind
-        unkept = self._pin({name: self.maps[of].fd for of, name in former.next_names.items()})
-        link = former.hand_over()
+        unkept = self._have_kept({name: self.maps[of].fd for of, name in former.next_names.items()})
+        link, keeper = former.hand_over()
         self._attachment = attach(self.program, interface, link)
         fd = self._attachment.fd
         if unkept is None and fd >= 0:
-            if fd == link:
-                self._pinned.append(LINK)  # it is
+            if fd == link and keeper is self._keeper:
+                self._kept.append(LINK)  # it is
             else:
-                unkept = self._pin({LINK: fd})
+                unkept = self._have_kept({LINK: fd})
         if unkept is not None:
-            self._unpin()
-        former.drop(set(self._pinned))
+            self._unkeep()
+        former.drop(set(self._kept), self._keeper)
         cause, remedy = ("", "") if unkept is None else (unkept.cause, unkept.remedy)
-        self.standing = Standing(self._attachment.kind, unkept is None, cause, remedy)
+        kept_by = "" if self._keeper is None else self._keeper.kind
+        self.standing = Standing(self._attachment.kind, unkept is None, cause, remedy, kept_by)
         return self._attachment.kind
 
     def check(self) -> None:
@@ -201,14 +203,14 @@ class KernelPath:
             ) from error
 
     def keep(self) -> None:
-        """Bring all records up to date, and leave program and maps to the next process, where they are pinned; else `close`.
+        """Bring all records up to date, and leave program and maps to the next process, where they are kept; else `close`.
 
         They go on for as long as was promised at the last sweep.
         """
-        if self._pinned and self._attachment is not None:
+        if self._kept and self._attachment is not None:
             self._attachment.release()
             self._attachment = None
-            self._pinned = []
+            self._kept = []
         self.close()
 
     def __len__(self) -> int:
@@ -337,7 +339,7 @@ class KernelPath:
             CONTROL.pack_into(self._control, 0, 0, 0)  # where it cannot be taken away any more, it takes nothing at least
             self._attachment.close()
             self._attachment = None
-        self._unpin()
+        self._unkeep()
         for splice, (index, _) in self._installed.items():
             self._collect(splice, index)
         self._installed.clear()
@@ -354,25 +356,30 @@ class KernelPath:
             entry.close()
         self.standing = Standing()
 
-    def _pin(self, objects: dict[str, int]) -> UnkeptError | None:
+    def _have_kept(self, objects: dict[str, int]) -> UnkeptError | None:
+        """Have these kept by the first that takes them, and all that comes later by the same one; says why nobody does."""
         assert self._former is not None
-        self._pins = self._former.pins
-        if self._former.is_foreign:
-            return UnkeptError(
-                f"another network namespace has pinned what it has for a device of that name in {self._pins.directory}",
-                "give this one another network.device, or a bpffs of its own",
-            )
-        try:
-            self._pins.keep(objects)
-        except UnkeptError as error:
-            return error
-        self._pinned += objects
-        return None
+        errors = []
+        for keeper in self._former.keepers if self._keeper is None else (self._keeper,):
+            if keeper in self._former.foreign:
+                cause = f"another network namespace keeps what it has for a device of that name in {keeper.where}"
+                errors.append(UnkeptError(cause, "give this one another network.device, or a bpffs of its own"))
+                continue
+            try:
+                keeper.keep(objects)
+            except UnkeptError as error:
+                errors.append(error)
+            else:
+                self._keeper = keeper
+                self._kept += objects
+                return None
+        return UnkeptError.join(errors)
 
-    def _unpin(self) -> None:
-        if self._pins is not None:
-            self._pins.drop(self._pinned)
-        self._pinned = []
+    def _unkeep(self) -> None:
+        if self._keeper is not None:
+            self._keeper.drop(self._kept)
+        self._keeper = None
+        self._kept = []
 
     def _note_refused(self, number: int) -> None:
         name = errno.errorcode.get(number, "unknown")

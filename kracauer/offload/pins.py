@@ -1,4 +1,6 @@
-"""What of a fast path outlives the process: its link and its maps, pinned in a bpffs under the name of the device.
+"""What of a fast path outlives the process: its link and its maps, kept under the name of the device.
+
+In a bpffs, where there is one:
 
     /sys/fs/bpf/kracauer/DEVICE/link
     /sys/fs/bpf/kracauer/DEVICE/v1_7_client_flows    layout 1, pinned by the seventh process
@@ -6,24 +8,27 @@
     /sys/fs/bpf/kracauer/DEVICE/v1_7_identifications
 
 The link, or where there are no links the device's filter, holds the program, and the program the rest of the maps. A process
-pins its maps before it puts its program in the place of the former one, and takes the former pins away after that. Should it be
-killed in between there are two sets, and what either has counted is found: what was taken note of is written in the map itself.
+has its maps kept before it puts its program in the place of the former one, and takes the former ones away after that. Should
+it be killed in between there are two sets, and what either has counted is found: what was taken note of is written in the map
+itself. Likewise where circumstances have changed, and two keepers have one each.
 """
 
+import errno
 import mmap
 import os
 import re
 import socket
 import stat
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
-from kracauer.errors import RemediableError
 from kracauer.fast_path import Carried
 from kracauer.flows import client_key
 from kracauer.offload import attachment, bpf, bytecode, layout
 from kracauer.offload.collecting import carry_over
+from kracauer.offload.keepers import Keeper, UnkeptError
 from kracauer.replies import Endpoints
 from kracauer.tcp.record import Constants, Place, Records, read_constants
 from kracauer.tcp.splice import Splice
@@ -31,22 +36,26 @@ from kracauer.translate.identification import Identifications
 
 ROOT: Final = Path("/sys/fs/bpf")
 LINK: Final = "link"
-KEPT: Final = ("client_flows", "traffic", "identifications")
+IDENTIFICATIONS: Final = "identifications"
+KEPT: Final = ("client_flows", "traffic", IDENTIFICATIONS)
 
 _NAME: Final = re.compile(r"v(?P<layout>\d+)_(?P<number>\d+)_(?P<map>[a-z_]+)")
-
-
-class UnkeptError(RemediableError):
-    """The fast path cannot outlive the process."""
 
 
 class Pins:
     """The directory of one device in the bpffs at `root`. What cannot be read there counts as not there."""
 
+    kind = "bpffs"
+
     def __init__(self, device: str, root: Path = ROOT) -> None:
         self._root = root
         # A bpffs keeps names with dots for itself, and no interface has a colon in its name.
         self.directory = root / "kracauer" / device.replace(".", ":")
+
+    @property
+    def where(self) -> str:
+        """As the protocol has it."""
+        return str(self.directory)
 
     def names(self) -> list[str]:
         """What is pinned."""
@@ -69,7 +78,7 @@ class Pins:
         # Of a bpffs that is for root alone, systemd may show the service just the directory that is its own.
         own = self.directory.parent
         if not bpf.is_bpffs(own if own.is_dir() else self._root):
-            raise UnkeptError(f"there is no bpffs at {self._root}", f"mount one: mount -t bpf bpf {self._root}")
+            raise UnkeptError(f"there is no bpffs at {self._root}", f"mount one: `mount -t bpf bpf {self._root}`")
         done = []
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -106,54 +115,77 @@ class Pins:
         return False
 
 
-class _Set(NamedTuple):
-    """The maps of one process."""
+class _Link(NamedTuple):
+    """A link on this very device, and where it was found; `number` is the kernel's."""
 
+    number: int
+    fd: int
+    keeper: Keeper
+
+
+class _Set(NamedTuple):
+    """The maps of one process; `number` is the kernel's for the first of them: the later, the higher."""
+
+    number: int
     client_flows: bpf.Map
-    identifications: bpf.Map
     traffic: mmap.mmap
+    identifications: bpf.Map | None  # None: lost on its way from one name to another
 
 
 class Former:
     """What earlier processes have left of the fast path on a device: read by `collect`, and closed in any case."""
 
-    def __init__(self, pins: Pins, interface: str) -> None:
-        self.pins = pins
-        self.link = -1  # on this very device
+    def __init__(self, keepers: Sequence[Keeper], interface: str) -> None:
+        self.keepers = tuple(keepers)
+        self.foreign: list[Keeper] = []  # where another network namespace keeps what it has for a device of that name
         self.unreadable: list[str] = []  # what this version cannot read
-        self.is_foreign = False
+        self.unreadable_at: list[str] = []
         self._interface = interface
+        self._links: list[_Link] = []
         self._sets: list[_Set] = []
         self._flows: list[tuple[Splice, mmap.mmap, int]] | None = None
         self._held: set[Place] = set()
-        self._names: list[str] = []
+        self._names: dict[Keeper, list[str]] = {}
 
     @classmethod
-    def find(cls, device: str, root: Path = ROOT) -> Self:
-        """Open what is pinned for `device` of this thread's network namespace; what cannot be read is noted."""
-        former = cls(Pins(device, root), device)
-        former._open_link()
-        if not former.is_foreign:
-            former._names = former.pins.names()
-            former._open_sets()
+    def find(cls, device: str, root: Path = ROOT, store: Keeper | None = None) -> Self:
+        """Open what is kept for `device` of this thread's network namespace; what cannot be read is noted.
+
+        It may be pinned in the bpffs at `root`, or in `store`. What is to be kept is so in the first of them that takes it.
+        """
+        former = cls((Pins(device, root), *(() if store is None else (store,))), device)
+        for keeper in former.keepers:
+            if former._open_link(keeper):
+                former._names[keeper] = keeper.names()
+            else:
+                former.foreign.append(keeper)
+        former._links.sort(key=lambda link: link.number)
+        former._open_sets()
         return former
 
     @property
     def is_found(self) -> bool:
-        """Whether anything was pinned."""
-        return bool(self._names)
+        """Whether anything was there."""
+        return any(self._names.values())
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether there is anything of another network namespace."""
+        return bool(self.foreign)
 
     @property
     def next_names(self) -> dict[str, str]:
-        """By what names those maps are to be pinned that come after these: by the name of the map."""
-        numbers = [int(match["number"]) for match in map(_NAME.fullmatch, self._names) if match]
+        """By what names those maps are to be kept that come after these: by the name of the map."""
+        names = (name for names in self._names.values() for name in names)
+        numbers = [int(match["number"]) for match in map(_NAME.fullmatch, names) if match]
         prefix = f"v{layout.VERSION}_{max(numbers, default=0) + 1}_"
         return {name: prefix + name for name in KEPT}
 
     @property
     def identifications(self) -> bpf.Map | None:
         """What numbers packets to each client, to go on with."""
-        return self._sets[-1].identifications if self._sets else None
+        found = (each.identifications for each in reversed(self._sets))
+        return next((each for each in found if each is not None), None)
 
     def collect(self, records: Records) -> list[Splice]:
         """Carry over into the records what has been counted since that was done last; may be done again.
@@ -176,54 +208,69 @@ class Former:
         """Whether the packets of this flow were the program's to the end. Then no SYN of its addresses was answered since."""
         return Place(splice.page, splice.at) in self._held
 
-    def hand_over(self) -> int:
-        """The descriptor of the link, which is the caller's from now on; -1 where there is none."""
-        link, self.link = self.link, -1
-        return link
+    def hand_over(self) -> tuple[int, Keeper | None]:
+        """The descriptor of the link, which is the caller's from now on, and where that is kept; -1 and None: there is none.
 
-    def drop(self, kept: set[str]) -> None:
-        """Take all pins away but these. What is open stays so."""
-        self.pins.drop([name for name in self._names if name not in kept])
+        Should there be several it is the latest; the others were not found by the process that made it, and their programs go.
+        """
+        if not self._links:
+            return -1, None
+        link = self._links.pop()
+        self._detach({link.number})
+        return link.fd, link.keeper
+
+    def drop(self, kept: set[str], keeper: Keeper | None) -> None:
+        """Have nothing kept any more but these, there. What is open stays so."""
+        for each, names in self._names.items():
+            each.drop([name for name in names if each is not keeper or name not in kept])
 
     def remove(self) -> bool:
-        """Take program and pins away; returns whether there were any."""
-        if self.link >= 0:
-            with suppress(OSError):
-                bpf.detach_link(self.link)
-        self.drop(set())
+        """Take program and maps away; returns whether there were any."""
+        self._detach(set())
+        self.drop(set(), None)
         had_filter = not self.is_foreign and attachment.remove_filter(self._interface)
         self.close()
         return self.is_found or had_filter
 
     def close(self) -> None:
         """Let go of all that is open."""
-        if self.link >= 0:
-            os.close(self.link)
-            self.link = -1
+        for link in self._links:
+            os.close(link.fd)
+        self._links = []
         for each in self._sets:
             each.client_flows.close()
-            each.identifications.close()
             each.traffic.close()
+            if each.identifications is not None:
+                each.identifications.close()
         self._sets = []
         self._flows = []
         self._held = set()
 
-    def _open_link(self) -> None:
+    def _detach(self, spared: set[int]) -> None:
+        for link in self._links:
+            if link.number not in spared:  # two may keep one and the same
+                with suppress(OSError):
+                    bpf.detach_link(link.fd)
+            os.close(link.fd)
+        self._links = []
+
+    def _open_link(self, keeper: Keeper) -> bool:
+        """Open the link that is kept there, if it is on this device; returns whether all that is there may be ours."""
         try:
-            fd = self.pins.open(LINK)
+            fd = keeper.open(LINK)
         except OSError:
-            return
+            return True
         try:
             info = bpf.link_info(fd)
         except OSError:
             os.close(fd)
-            return
+            return True
         if self._is_here(info):
-            self.link = fd
-            return
-        # Of a device that has gone; or of one of that name in another network namespace, which is none of our business.
-        self.is_foreign = info.interface_index != 0
+            self._links.append(_Link(info.id, fd, keeper))
+            return True
         os.close(fd)
+        # Of a device that has gone; or of one of that name in another network namespace, which is none of our business.
+        return info.interface_index == 0
 
     def _is_here(self, info: bpf.LinkInfo) -> bool:
         try:
@@ -233,38 +280,26 @@ class Former:
             return False
 
     def _open_sets(self) -> None:
-        groups: dict[int, list[str]] = {}
-        for name in self._names:
-            match = _NAME.fullmatch(name)
-            if match and int(match["layout"]) == layout.VERSION:
-                groups.setdefault(int(match["number"]), []).append(name)
-            elif name != LINK:
-                self.unreadable.append(name)
-        for number, names in sorted(groups.items()):
-            found = self._open_set(number)
-            if found is None:
-                self.unreadable += names
-            else:
-                self._sets.append(found)
+        for keeper, names in self._names.items():
+            groups: dict[int, list[str]] = {}
+            for name in names:
+                match = _NAME.fullmatch(name)
+                if match and int(match["layout"]) == layout.VERSION:
+                    groups.setdefault(int(match["number"]), []).append(name)
+                elif name != LINK:
+                    self._note_unreadable(keeper, [name])
+            for number, found in groups.items():
+                opened = _open_set(keeper, number)
+                if opened is None:
+                    self._note_unreadable(keeper, found)
+                else:
+                    self._sets.append(opened)
+        self._sets.sort(key=lambda each: each.number)
 
-    def _open_set(self, number: int) -> _Set | None:
-        with ExitStack() as stack:
-            maps = {}
-            for name in KEPT:
-                try:
-                    maps[name] = bpf.Map.from_pin(self.pins.directory / f"v{layout.VERSION}_{number}_{name}")
-                except OSError:
-                    return None
-                stack.callback(maps[name].close)
-                if (maps[name].key_bytes, maps[name].value_bytes) != bytecode.MAPS[name][1:3]:
-                    return None
-            try:
-                traffic = maps["traffic"].map_memory()
-            except OSError:
-                return None
-            stack.pop_all()
-            maps["traffic"].close()
-            return _Set(maps["client_flows"], maps["identifications"], traffic)
+    def _note_unreadable(self, keeper: Keeper, names: list[str]) -> None:
+        self.unreadable += names
+        if keeper.where not in self.unreadable_at:
+            self.unreadable_at.append(keeper.where)
 
     def _match(self, place: Place) -> None:
         assert self._flows is not None
@@ -286,6 +321,35 @@ class Former:
             self._flows.append((Splice(place, Identifications(0)), each.traffic, held.at))
             if each is self._sets[-1]:
                 self._held.add(place)
+
+
+def _open_set(keeper: Keeper, number: int) -> _Set | None:
+    with ExitStack() as stack:
+        maps = {}
+        for name in KEPT:
+            try:
+                maps[name] = _open_map(keeper, number, name)
+            except OSError:
+                if name == IDENTIFICATIONS:
+                    continue
+                return None
+            stack.callback(maps[name].close)
+        try:
+            traffic = maps["traffic"].map_memory()
+            made = bpf.identify(maps["client_flows"].fd)[1]
+        except OSError:
+            return None
+        stack.pop_all()
+        maps["traffic"].close()
+        return _Set(made, maps["client_flows"], traffic, maps.get(IDENTIFICATIONS))
+
+
+def _open_map(keeper: Keeper, number: int, name: str) -> bpf.Map:
+    found = bpf.Map.from_descriptor(keeper.open(f"v{layout.VERSION}_{number}_{name}"))
+    if bpf.map_info(found.fd)[:3] != bytecode.MAPS[name][:3]:
+        found.close()
+        raise OSError(errno.EINVAL, "another map")
+    return found
 
 
 def key_of(constants: Constants) -> bytes:

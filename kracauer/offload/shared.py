@@ -50,7 +50,7 @@ class WorkerPath(KernelPath):
     def __init__(self, maps: dict[str, bpf.Map], program: int, capacity: int, first: int = 0) -> None:
         super().__init__(maps, program, capacity, first)
         self._left: dict[bytes, int] = {}  # by the client's key: the place of what a predecessor has left in the maps
-        self._kept: set[Place] = set()
+        self._found: set[Place] = set()
 
     @classmethod
     def join(cls, shared: SharedMaps, standing: Standing, former: Former | None = None) -> Self:
@@ -78,7 +78,7 @@ class WorkerPath(KernelPath):
             held = found.get(key)
             if held is not None and (held.seq_delta, held.v6_addresses) == (constants.seq_delta, constants.v6_addresses):
                 del found[key]
-                self._kept.add(place)
+                self._found.add(place)
                 self._left[key] = held.at // TRAFFIC_BYTES - self._first
                 splice = Splice(place, Identifications(0))
                 carry_over(self._traffic, self._left[key] * TRAFFIC_BYTES, splice, Carried())
@@ -97,7 +97,7 @@ class WorkerPath(KernelPath):
 
     def inherits(self, splice: Splice) -> bool:
         """As the contract has it."""
-        return Place(splice.page, splice.at) in self._kept or super().inherits(splice)
+        return Place(splice.page, splice.at) in self._found or super().inherits(splice)
 
     def install(self, splice: Splice) -> bool:
         """As the contract has it; what a predecessor has installed stays in its place, and what it has counted there."""

@@ -14,6 +14,7 @@ import pytest
 from kracauer.cli import main
 from kracauer.cli.exit_codes import ExitCode
 from kracauer.cli.systemd_unit import NOTIFY_RELOAD_SINCE, Service, render_unit, unreachable
+from kracauer.daemon.descriptor_store import MOST
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "how-to" / "run-under-systemd.md"
@@ -77,6 +78,8 @@ def test_one_without_a_fast_path_has_nothing_to_do_with_bpf() -> None:
     assert "\nAmbientCapabilities=CAP_NET_ADMIN\nCapabilityBoundingSet=CAP_NET_ADMIN\n" in without
     assert "\nAmbientCapabilities=CAP_NET_ADMIN CAP_BPF\nCapabilityBoundingSet=CAP_NET_ADMIN CAP_BPF\n" in usual
     assert "\nSystemCallFilter=bpf capset fchown\n" in usual
+    assert "FileDescriptorStoreMax" not in without
+    assert f"\nFileDescriptorStoreMax={MOST}\n" in usual
     assert "\nExecStartPre=-+/usr/bin/install --directory --mode=0700 --owner=kracauer /sys/fs/bpf/kracauer\n" in usual
 
 

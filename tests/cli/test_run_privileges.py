@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fast_lane import skip_without_fast_path
 from running import CONFIG, Running, command
+from service_manager import ServiceManager
 from tun_node import OPEN_TO_ALL
 
 from kracauer.cli.exit_codes import ExitCode
@@ -47,9 +48,8 @@ mount --bind "$directory/bpf/kracauer" /sys/fs/bpf/kracauer
 mount -o remount,ro /sys/fs/bpf
 """
 NET_ADMIN_ALONE = NARROW.replace("CAPABILITIES", "+net_admin")
-WITH_BPF = NARROW.replace("CAPABILITIES", "+net_admin,+bpf").replace(
-    "mount --make-rprivate /\n", f"mount --make-rprivate /{SHOW_PINS}"
-)
+WITHOUT_BPFFS = NARROW.replace("CAPABILITIES", "+net_admin,+bpf")
+WITH_BPF = WITHOUT_BPFFS.replace("mount --make-rprivate /\n", f"mount --make-rprivate /{SHOW_PINS}")
 
 
 @pytest.fixture
@@ -182,4 +182,42 @@ def test_as_nobody_it_has_a_fast_path_that_outlives_it_and_gives_up_what_that_ha
     check_work(ip, running, tmp_path)
     assert command(tmp_path, "stop", "--forget")[0] == ExitCode.OK
     assert not pins.exists()
+    assert DEVICE not in ip("link show")
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[ServiceManager]:
+    """A service manager to which the user nobody may speak."""
+    manager = ServiceManager(tmp_path)
+    Path(manager.address).chmod(0o777)
+    yield manager
+    manager.close()
+
+
+def test_as_nobody_it_has_a_fast_path_that_the_service_manager_holds(
+    ip: Ip, start: Start, tmp_path: Path, narrow: Sequence[str], manager: ServiceManager
+) -> None:
+    assert narrow
+    skip_without_fast_path()
+    wrapper = [str(word) for word in manager.wrap(*wrapped(WITHOUT_BPFFS, tmp_path))]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        running = start(wrapper=wrapper)
+        running.wait_for("ready")
+
+        found = status(running)
+        assert (found["CapPrm"], found["CapEff"]) == (NET_ADMIN, NET_ADMIN)
+        assert [line["event"] for line in running.lines if line["level"] != "info"] == []
+        attached = running.wait_for("offload_attached")
+        assert attached["kept_by"] == "descriptor store", attached
+        assert "kept by the descriptor store" in command(tmp_path, "status")[1]
+        held = manager.names
+        assert len(held) == 4 if attached["kind"] == "tcx" else 3
+        running.stop(number)
+        assert manager.names == held
+
+    running = start(wrapper=wrapper)
+    running.wait_for("ready")
+    check_work(ip, running, tmp_path)
+    assert command(tmp_path, "stop", "--forget")[0] == ExitCode.OK
+    assert manager.names == []
     assert DEVICE not in ip("link show")

@@ -507,6 +507,7 @@ REFUSED = Offload(error="the kernel refuses", remedy="use Linux 5.15 or newer, o
     ("facts", "severity", "part", "command"),
     [
         (HEALTHY, OK, "carries 9 connections, by tcx, also while no process runs", None),
+        (with_offload(kept_by="bpffs"), OK, "also while no process runs, kept by the bpffs", None),
         (STOPPED, OK, "takes the program, by tcx", None),
         (
             with_offload(survives=False, cause="there is no bpffs", remedy="mount one: `mount -t bpf bpf /sys/fs/bpf`"),

@@ -146,6 +146,7 @@ def test_where_it_is_off_nothing_is_carried_and_the_status_says_so(open_lab: Ope
         "hook": None,
         "flows": 0,
         "survives": False,
+        "kept_by": None,
         "cause": 'network.offload = "off"',
         "remedy": None,
     }

@@ -3,6 +3,7 @@
 import hashlib
 import http.client
 import json
+import os
 import signal
 import socket
 import struct
@@ -10,13 +11,15 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from service_manager import ServiceManager
 
 from kracauer.lab import configuration, content
 from kracauer.lab.namespaces import python_module
-from kracauer.lab.topology import ORIGIN_1, SERVICE, Lab, Topology
+from kracauer.lab.topology import DAEMON_READY, ORIGIN_1, SERVICE, Lab, Topology
 from kracauer.lab.transfers import connect, download, upload
 from kracauer.offload.bpf import OffloadError
 from kracauer.offload.kernel import KernelPath
@@ -326,3 +329,168 @@ def test_what_is_in_the_way_of_pinning_is_said(build: Callable[..., Site]) -> No
     (attached,) = site.events("offload_attached")
     assert attached["survives"] is False
     assert "others may write" in attached["cause"]
+
+
+# --------------------------------------------------------------------------------------------- without a bpffs, by the manager
+
+KEPT = [f"kracauer-kracauer0/{name}" for name in ("link", "v1_1_client_flows", "v1_1_identifications", "v1_1_traffic")]
+
+
+class Managed(Site):
+    """One without a bpffs, whose daemon a service manager starts, which holds descriptors for it and for others."""
+
+    def __init__(self, lab: Lab, manager: ServiceManager) -> None:
+        super().__init__(lab)
+        self.manager = manager
+
+    def start(self, offload: str = "auto") -> None:
+        lab = self.lab
+        path = lab.directory / "kracauer-config.toml"
+        text = configuration.render({NAME: ORIGIN_1}, ((SERVICE, 80, "http"),), network={"offload": offload})
+        path.write_text(text, encoding="utf-8")
+        command = self.manager.wrap(*python_module("kracauer", "run", "-c", path))
+        lab.daemon = lab.start("kracauer", lab.router, command, {"RUNTIME_DIRECTORY": str(lab.directory / "run")})
+        lab.daemon.wait_for(DAEMON_READY)
+
+    def offload(self) -> dict[str, Any]:
+        """What the daemon says of its fast path when it is asked."""
+        config = self.lab.directory / "kracauer-config.toml"
+        environment = {"RUNTIME_DIRECTORY": str(self.lab.directory / "run")}
+        result = self.lab.router.run(python_module("kracauer", "status", "--json", "-c", config), env=environment)
+        offload: dict[str, Any] = json.loads(result.stdout)["offload"]
+        return offload
+
+
+@pytest.fixture
+def managed(build_lab: Callable[[Topology], Lab], tmp_path: Path) -> Iterator[Callable[..., Managed]]:
+    try:
+        KernelPath.open(1).close()
+    except OffloadError as error:
+        pytest.skip(str(error))
+    sites = []
+
+    def build(most: int = 16) -> Managed:
+        site = Managed(build_lab(Topology(has_bpffs=False)), ServiceManager(tmp_path, most=most))
+        sites.append(site)
+        return site
+
+    yield build
+    for site in sites:
+        if site.lab.daemon is not None and site.lab.daemon.is_running:
+            site.stop()
+        site.manager.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_without_a_bpffs_the_service_manager_has_a_transfer_go_on(
+    managed: Callable[..., Managed], number: signal.Signals
+) -> None:
+    site = managed()
+    reader, writer = os.pipe()
+    site.manager.put("somebody else's", writer)
+    site.start("require")
+    (attached,) = site.events("offload_attached")
+    if attached["kind"] != "tcx":
+        pytest.skip("needs links: Linux 6.6")
+    assert (attached["survives"], attached["kept_by"]) == (True, "descriptor store")
+    assert site.manager.names == [*KEPT, "somebody else's"]
+    transfer = Transfer(site.lab)
+    transfer.wait_for(2 * MIB)
+    assert (site.offload()["survives"], site.offload()["kept_by"]) == (True, "descriptor store")
+    daemon = site.lab.daemon
+    assert daemon is not None
+    daemon.send_signal(number)
+    daemon.wait()
+    before = transfer.received
+    transfer.wait_for(before + 6 * MIB)  # more than all buffers on the way together
+    site.start("require")
+    (adopted,) = site.events("flows_adopted")
+    assert (adopted["flows"], adopted["discarded"]) == (1, 0)
+    assert [event["flows"] for event in site.events("offload_taken_over")] == [1]
+    assert site.events("offload_counts_lost") == []
+    assert site.manager.names == [*(name.replace("v1_1", "v1_2") for name in KEPT), "somebody else's"]
+    transfer.check()
+    # Not a packet of it had to be looked at, but for those that end it.
+    stopped = site.stop()
+    assert stopped["packets_read"] < 12, stopped
+    assert stopped["carried"]["bytes"] < LENGTH
+    site.start("require")
+    assert site.forget().returncode == 0
+    assert daemon is not site.lab.daemon
+    (closed,) = site.events("flow_closed")
+    assert closed["bytes_to_client"] > LENGTH
+    assert site.manager.names == ["somebody else's"]
+    os.close(reader)
+
+
+def test_an_upload_survives_several_daemons_of_a_service_manager(managed: Callable[..., Managed]) -> None:
+    site = managed()
+    site.start("require")
+    lab, hashes = site.lab, list[str]()
+    connection = connect(lab.client, SERVICE, NAME)
+    length = 512 * MIB
+    sender = threading.Thread(target=lambda: hashes.append(upload(connection, NAME, length)))
+    sender.start()
+    for _ in range(3):
+        time.sleep(0.1)
+        assert lab.daemon is not None
+        lab.daemon.kill()
+        site.start("require")
+        (adopted,) = site.events("flows_adopted")
+        assert (adopted["flows"], adopted["discarded"]) == (1, 0)
+        assert site.events("offload_attached")[0]["survives"] is True
+    sender.join(120)
+    connection.close()
+    assert hashes == [content.digest(length)]
+
+
+def test_what_the_service_manager_lets_go_at_a_stop_waits_for_the_next_daemon(managed: Callable[..., Managed]) -> None:
+    site = managed()
+    site.start("require")
+    transfer = Transfer(site.lab)
+    transfer.wait_for(2 * MIB)
+    site.stop()
+    site.manager.forget()
+    if site.events("offload_attached")[0]["kind"] == "tcx":  # a filter goes on by itself
+        time.sleep(0.2)
+        before = transfer.received
+        time.sleep(0.3)
+        assert transfer.received == before
+    site.start("require")
+    assert site.events("offload_taken_over") == []
+    assert site.manager.names == KEPT
+    transfer.check()
+
+
+def test_a_service_manager_that_holds_nothing_is_told_of_and_flows_wait(managed: Callable[..., Managed]) -> None:
+    site = managed(most=0)
+    site.start("require")
+    (attached,) = site.events("offload_attached")
+    assert attached["survives"] is False
+    assert "no bpffs" in attached["cause"]
+    assert "FileDescriptorStoreMax=16" in attached["remedy"]
+    assert site.offload()["kept_by"] is None
+    transfer = Transfer(site.lab)
+    transfer.wait_for(2 * MIB)
+    assert site.lab.daemon is not None
+    site.lab.daemon.kill()
+    time.sleep(0.2)
+    before = transfer.received
+    time.sleep(0.3)
+    assert transfer.received == before
+    site.start("require")
+    transfer.check()
+
+
+def test_off_takes_from_the_service_manager_what_it_holds(managed: Callable[..., Managed]) -> None:
+    site = managed()
+    site.start("require")
+    transfer = Transfer(site.lab)
+    transfer.wait_for(2 * MIB)
+    assert site.lab.daemon is not None
+    site.lab.daemon.kill()
+    site.start("off")
+    assert [event["cause"] for event in site.events("offload_removed")] == ['network.offload = "off"']
+    assert site.manager.names == []
+    transfer.check()
+    assert site.stop()["packets_read"] > 100

@@ -160,13 +160,13 @@ def test_what_is_pinned_is_there_for_the_next_one(bpffs: Path, table: Map) -> No
     table.update(number(5), number(6, 8))
     bpf.pin(table.fd, bpffs / "table")
     table.close()
-    found = Map.from_pin(bpffs / "table")
+    found = Map.from_descriptor(bpf.open_pin(bpffs / "table"))
     assert (found.key_bytes, found.value_bytes, found.max_entries) == (4, 8, 8)
     assert found.lookup(number(5)) == number(6, 8)
     found.close()
     (bpffs / "table").unlink()
     with pytest.raises(FileNotFoundError):
-        Map.from_pin(bpffs / "table")
+        Map.from_descriptor(bpf.open_pin(bpffs / "table"))
 
 
 def test_a_program_can_be_attached_replaced_and_taken_away(own_netns: Callable[[str], str]) -> None:

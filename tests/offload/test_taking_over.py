@@ -1,6 +1,7 @@
 """The daemon's hold on the fast path: what it says, and what it leaves, where the kernel does not go along."""
 
 import errno
+import os
 import socket
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
@@ -156,3 +157,15 @@ def test_a_link_takes_the_place_of_a_filter(device: TunDevice) -> None:
 def test_clearing_up_where_nothing_is_left_is_no_error(device: TunDevice) -> None:
     assert not remove_offload(device.name)
     assert not remove_offload("nothere0")
+
+
+def test_descriptors_that_are_not_what_they_are_said_to_be_are_told_of(
+    device: TunDevice, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
+    monkeypatch.setenv("LISTEN_FDS", "7")
+    monkeypatch.setenv("LISTEN_FDNAMES", f"kracauer-{device.name}/link:kracauer-{device.name}/v1_1_traffic")
+    held = begin("auto")
+    assert [entry["event"] for entry in logs] == ["descriptors_unusable", "offload_attached"]
+    assert "LISTEN_FDS is '7'" in logs[0]["cause"]
+    held.remove()

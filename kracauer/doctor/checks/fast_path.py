@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from kracauer.daemon.descriptor_store import MOST
 from kracauer.doctor.checks.remedies import from_text
 from kracauer.doctor.facts import Facts, ServiceState
 from kracauer.doctor.finding import Finding, Remedy, Topic, advise, run_here
@@ -12,6 +13,9 @@ FAST_PATH: Final = Topic("fast-path", "What the kernel carries does not wait for
 BPF: Final = frozenset({"cap_bpf", "cap_sys_admin"})  # either will do
 _OFF: Final = 'network.offload = "off": every packet passes the process'
 _MOUNT: Final = run_here("mount -t bpf bpf /sys/fs/bpf")
+_STORE: Final = advise(
+    f"or have systemd hold it: FileDescriptorStoreMax={MOST}, which `kracauer install-service` writes", "the unit"
+)
 
 
 def examine_fast_path(facts: Facts) -> Iterator[Finding]:
@@ -37,7 +41,8 @@ def _told(offload: Mapping[str, Any] | None) -> Finding:
         return FAST_PATH.warning(f"every packet passes the process: {cause}", *remedies)
     found = f"the kernel carries {offload['flows']} connections, by {offload['hook']}"
     if offload["survives"]:
-        return FAST_PATH.ok(f"{found}, also while no process runs")
+        keeper = offload.get("kept_by")  # which an older service does not say
+        return FAST_PATH.ok(f"{found}, also while no process runs{f', kept by the {keeper}' if keeper else ''}")
     return FAST_PATH.warning(f"{found}, but only while the process runs: {cause}", *remedies)
 
 
@@ -57,7 +62,8 @@ def _tried(facts: Facts) -> Finding:
         return FAST_PATH.warning(f"every packet will pass the process: {offload.error}", *_remedies(offload.remedy))
     found = f"the kernel takes the program, by {offload.hook}"
     if not offload.has_bpffs:
-        return FAST_PATH.warning(f"{found}, but there is no bpffs at /sys/fs/bpf for it to outlive the process", _MOUNT)
+        missing = "there is no bpffs at /sys/fs/bpf for it to outlive the process, unless systemd holds it"
+        return FAST_PATH.warning(f"{found}, but {missing}", _MOUNT, _STORE)
     return FAST_PATH.ok(f"{found}, and has a bpffs for it to outlive the process")
 
 
