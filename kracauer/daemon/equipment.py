@@ -38,7 +38,6 @@ class Equipment:
         self._queues = [first]
         self._ways: list[tuple[socket.socket, socket.socket]] = []
         self._path: KernelPath | None = None
-        self._capacity = 0
         self._is_steered = False
         try:
             self._open(config, log)
@@ -46,9 +45,9 @@ class Equipment:
             self.close()
             raise
 
-    def take_fast_path(self, path: KernelPath | None, capacity: int) -> None:
-        """Have workers use `path`, which has room for `capacity` flows."""
-        self._path, self._capacity = path, capacity
+    def take_fast_path(self, path: KernelPath | None) -> None:
+        """Have workers use `path`."""
+        self._path = path
 
     def order(self, config: Config, number: int, standing: Standing, *, is_replacing: bool) -> tuple[Order, Sequence[int]]:
         """What worker `number` is told, and the descriptors that it is to find open."""
@@ -60,7 +59,7 @@ class Equipment:
         path = self._path
         maps = None
         if path is not None and path.program >= 0:
-            maps = share_maps(path, self._capacity, number, self._workers)
+            maps = share_maps(path, number)
         order = Order(
             config=share_of(config, self._workers),
             share=Share(number, self._workers),

@@ -29,8 +29,8 @@ class Offload:
     def __init__(self, config: Config, device: str, log: FilteringBoundLogger) -> None:
         self.path: FastPath = NoFastPath()
         self._wanted = config.network.offload
-        workers = config.network.workers
-        self.capacity = -(-min(config.limits.flows, MAX_FLOWS) // workers) * workers
+        self._workers = config.network.workers
+        self._capacity = -(-min(config.limits.flows, MAX_FLOWS) // self._workers)  # of each
         self._device = device
         self._log = log
         self._store = DescriptorStore(device)
@@ -66,7 +66,7 @@ class Offload:
             self._remove_former(cause)
         else:
             try:
-                self.path = self._kernel = KernelPath.open(self.capacity, former=former)
+                self.path = self._kernel = KernelPath.open(self._capacity, former=former, workers=self._workers)
             except OffloadError as error:
                 if self._wanted == REQUIRE:
                     raise
@@ -96,7 +96,12 @@ class Offload:
         standing = kernel.standing
         why = {"kept_by": standing.kept_by} if standing.survives else {"cause": standing.cause, "remedy": standing.remedy}
         self._log.info(
-            "offload_attached", device=self._device, kind=kind, flows=self.capacity, survives=standing.survives, **why
+            "offload_attached",
+            device=self._device,
+            kind=kind,
+            flows=self._capacity * self._workers,
+            survives=standing.survives,
+            **why,
         )
 
     def check(self) -> None:

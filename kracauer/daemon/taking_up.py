@@ -94,7 +94,7 @@ def take_up_together(given: Circumstances, stack: ExitStack) -> Work:
     stack.callback(equipment.close)
     equipment.icmp = given.icmp
     offload.open(None)
-    equipment.take_fast_path(offload.kernel, offload.capacity)
+    equipment.take_fast_path(offload.kernel)
     crew = Crew(config, equipment, given.log, lambda: offload.path.standing)
 
     def end() -> None:

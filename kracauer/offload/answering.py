@@ -1,6 +1,5 @@
 """What the program answers SYNs by, as syns.bpf.h has it: offers, the key of the cookies, and which flows there may be."""
 
-import mmap
 import struct
 from collections.abc import Sequence
 from typing import Final, TypeAlias
@@ -14,13 +13,12 @@ ANSWERS_S: Final = 3.0  # how long SYNs are still answered after the last sweep
 LISTENERS: Final = 4096  # as many as all listeners and their addresses together may be
 # By how many counters a flow may be missed: with all places of the table taken, one SYN in sixteen goes to the process for it.
 _COUNTERS_PER_FLOW: Final = 16
-# Of the flows that one process knows; in which one a flow is counted, its client's address and port say.
-REGIONS: Final = 1
 
-LISTENER: Final = struct.Struct("!4sH2x")
+LISTENER: Final = struct.Struct("=4s2sH")
 OFFER: Final = struct.Struct("=HHHBB")
-ANSWERING: Final = struct.Struct("=8Q4QII8x")
-ANSWERED: Final = struct.Struct("=Q56x")
+ANSWERING: Final = struct.Struct("=8Q4QI12x")
+ANSWERED: Final = struct.Struct("=QQ48x")  # until when (ns), and how many have been
+ANSWERED_UNTIL: Final = struct.Struct("=Q")
 KNOWN_BYTES: Final = 8
 
 _SACK, _TIMESTAMPS, _ECN, _SCALE = 1, 2, 4, 8
@@ -30,14 +28,14 @@ STEPS_BYTES: Final = _STEPS.size
 _MASK: Final = 0xFFFFFFFFFFFFFFFF
 _MOST: Final = 255
 
-Counters: TypeAlias = mmap.mmap | bytearray
+Counters: TypeAlias = memoryview | bytearray
 
 
-def build_listeners(promises: Promises) -> dict[bytes, bytes]:
+def build_listeners(promises: Promises, worker: int = 0) -> dict[bytes, bytes]:
     """What the map of listeners is to hold: an offer for each, and the service addresses by themselves, with port 0."""
-    entries = {LISTENER.pack(address, 0): bytes(OFFER.size) for address in promises.service_addresses}
+    entries = {LISTENER.pack(address, bytes(2), worker): bytes(OFFER.size) for address in promises.service_addresses}
     for (address, port), promise in promises.listeners.items():
-        entries[LISTENER.pack(address, port)] = _build_offer(promise)
+        entries[LISTENER.pack(address, port.to_bytes(2, "big"), worker)] = _build_offer(promise)
     return entries
 
 
@@ -50,7 +48,7 @@ def _build_offer(promise: Promise) -> bytes:
 
 def build_answering(secret: bytes, known: "KnownFlows") -> bytes:
     """By what cookies are baked, and flows looked for."""
-    return ANSWERING.pack(*midstate.keyed_state(secret, DIGEST_BYTES), *known.steps, known.shift, REGIONS)
+    return ANSWERING.pack(*midstate.keyed_state(secret, DIGEST_BYTES), *known.steps, known.shift)
 
 
 def counters_for(capacity: int) -> int:

@@ -14,7 +14,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -39,17 +39,22 @@ class BuildError(RemediableError):
 
 
 class Program(NamedTuple):
-    """A program: its source, what that includes, the module that is made of it, and the one number that the loader puts in."""
+    """A program: its source, what that includes, the module that is made of it, and the numbers that the loader puts in."""
 
     source: Path
     included: tuple[Path, ...]
     module: Path
-    constant: str
+    constants: tuple[str, ...]
 
 
 _HERE: Final = Path(__file__).parent
-SPLICE: Final = Program(_HERE / "splice.bpf.c", (_HERE / "syns.bpf.h",), _HERE / "bytecode.py", "link_header_length")
-STEER: Final = Program(_HERE / "steer.bpf.c", (), _HERE / "steering_bytecode.py", "workers")
+SPLICE: Final = Program(
+    _HERE / "splice.bpf.c",
+    (_HERE / "syns.bpf.h", _HERE / "workers.bpf.h"),
+    _HERE / "bytecode.py",
+    ("link_header_length", "workers"),
+)
+STEER: Final = Program(_HERE / "steer.bpf.c", (_HERE / "workers.bpf.h",), _HERE / "steering_bytecode.py", ("workers",))
 PROGRAMS: Final = (SPLICE, STEER)
 
 
@@ -79,7 +84,7 @@ class Built(NamedTuple):
     maps: dict[str, MapLayout]
 
 
-def read_object(data: bytes, constant: str) -> Built:
+def read_object(data: bytes, constants: Sequence[str]) -> Built:
     """Take apart what clang made (ELF-64, of either byte order)."""
     order = "<" if data[5] == 1 else ">"
     sections = list(_sections(data, order))
@@ -94,8 +99,8 @@ def read_object(data: bytes, constant: str) -> Built:
     relocations = {}
     for offset, info in struct.iter_unpack(order + _RELOCATION, by_name[".relprogram"].data):
         name = names[info >> 32]
-        if info & 0xFFFFFFFF != _R_BPF_64_64 or name not in (*maps, constant):
-            raise BuildError(f"the program refers to {name}", f"only maps and {constant} can be referred to")
+        if info & 0xFFFFFFFF != _R_BPF_64_64 or name not in (*maps, *constants):
+            raise BuildError(f"the program refers to {name}", f"only maps and {', '.join(constants)} can be referred to")
         relocations[offset // _INSTRUCTION_BYTES] = name
     return Built(by_name["program"].data, relocations, dict(sorted(maps.items())))
 
@@ -135,12 +140,12 @@ def compile_source(program: Program, byte_order: str) -> Built:
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory) / "program.o"
         source = program.source
-        options = [*OPTIONS, *(word for path in program.included for word in ("-I", str(path.parent)))]
+        options = [*OPTIONS, *(word for path in {path.parent for path in program.included} for word in ("-I", str(path)))]
         command = ["clang", *options, "-target", TARGETS[byte_order], "-c", source.name, "-o", str(target)]
         result = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=False)
         if result.returncode:
             raise BuildError(f"clang cannot compile {source.name}", result.stderr)
-        return read_object(target.read_bytes(), program.constant)
+        return read_object(target.read_bytes(), program.constants)
 
 
 def render(program: Program) -> str:

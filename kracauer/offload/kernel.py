@@ -10,25 +10,13 @@ from typing import Final, Self
 
 from kracauer.fast_path import Carried, Promises, Standing
 from kracauer.offload import bpf, bytecode
-from kracauer.offload.answering import (
-    ANSWERED,
-    ANSWERS_S,
-    KNOWN_BYTES,
-    LISTENERS,
-    REGIONS,
-    STEPS_BYTES,
-    KnownFlows,
-    build_answering,
-    build_listeners,
-    counters_for,
-)
+from kracauer.offload.answering import KNOWN_BYTES, LISTENERS, counters_for
+from kracauer.offload.answers import Answers
 from kracauer.offload.attachment import Attachment, attach
 from kracauer.offload.bpf import OffloadError
 from kracauer.offload.collecting import LEASE_S, NANOSECONDS, carry_over, is_suited
 from kracauer.offload.keepers import Keeper, UnkeptError
 from kracauer.offload.layout import (
-    ANSWERS_UNTIL,
-    ANSWERS_UNTIL_AT,
     CARRIED,
     COLLECTED_AT,
     CONTROL,
@@ -82,31 +70,27 @@ class Places:
 class KernelPath:
     """The program with room for so many flows; attach it to a device, and sweep, and it takes packets.
 
-    Of the traffic's rows it uses `capacity` from `first` on.
+    The maps may be shared by several workers: `number` says which of them this is the path of, and `capacity` is what each has.
 
     Needs CAP_BPF and CAP_NET_ADMIN to be opened and attached, and nothing of the kind later on.
     """
 
-    def __init__(self, maps: dict[str, bpf.Map], program: int, capacity: int, first: int = 0) -> None:
+    def __init__(self, maps: dict[str, bpf.Map], program: int, capacity: int, number: int = 0) -> None:
         self.program = program
         self.refused: dict[str, int] = {}
         self.carried = Carried()
         self.maps = maps
         self._client_flows, self._backend_flows = maps["client_flows"], maps["backend_flows"]
-        self._first, self._capacity = first, capacity
+        self.capacity = capacity
+        self._first = first = number * capacity
         self._memory, self._control = maps["traffic"].map_memory(), maps["control"].map_memory()
         rows = slice(first * TRAFFIC_BYTES, (first + capacity) * TRAFFIC_BYTES)
         self._traffic = memoryview(self._memory)[rows]
         self._columns = self._traffic.cast("Q")
-        self._listeners: dict[bytes, bytes] = {}
-        self._answering, self._answered = maps["answering"].map_memory(), maps["answered"].map_memory()
-        self._counters = maps["known_flows"].map_memory()
-        self._known = KnownFlows(self._counters, os.urandom(STEPS_BYTES))
+        self._answers = Answers(maps, number, capacity)
         # Bound once: they are called with each flow.
-        self.note_flow: Callable[[bytes], None] = self._known.add
-        self.forget_flow: Callable[[bytes], None] = self._known.discard
-        self._is_answering = False
-        self._syns_seen = 0
+        self.note_flow: Callable[[bytes], None] = self._answers.known.add
+        self.forget_flow: Callable[[bytes], None] = self._answers.known.discard
         self._places = Places(capacity)
         self._installed: dict[Splice, tuple[int, Entries]] = {}
         self._by_index: dict[int, Splice] = {}
@@ -118,17 +102,24 @@ class KernelPath:
         self.standing = Standing()
 
     @classmethod
-    def open(cls, capacity: int, *, link_header_length: int = 0, former: Former | None = None) -> Self:
-        """Make the maps, and have the kernel verify the program; raises OffloadError.
+    def open(cls, capacity: int, *, link_header_length: int = 0, former: Former | None = None, workers: int = 1) -> Self:
+        """Make the maps, with room for `capacity` flows of each worker, and have the kernel verify the program.
 
         `link_header_length` is what lies before the IP header: nothing on a TUN device. `attach` is to replace `former`.
+        Raises OffloadError.
         """
-        rooms = {"control": 1, "identifications": IDENTIFICATIONS, "answering": 1, "answered": 1, "listeners": LISTENERS}
-        rooms["known_flows"] = REGIONS * counters_for(capacity) // KNOWN_BYTES
+        rooms = {
+            "control": 1,
+            "identifications": IDENTIFICATIONS,
+            "answering": workers,
+            "answered": workers,
+            "listeners": LISTENERS * workers,
+            "known_flows": workers * counters_for(capacity) // KNOWN_BYTES,
+        }
         with ExitStack() as stack:
             maps = {}
             for name, (kind, key_bytes, value_bytes, flags) in bytecode.MAPS.items():
-                room = rooms.get(name, capacity)
+                room = rooms.get(name, capacity * workers)
                 try:
                     maps[name] = bpf.Map.create(kind, key_bytes, value_bytes, room, flags=flags, name=name)
                 except OSError as error:
@@ -144,7 +135,7 @@ class KernelPath:
                 bytecode.INSTRUCTIONS[sys.byteorder],
                 bytecode.RELOCATIONS[sys.byteorder],
                 {name: entry.fd for name, entry in maps.items()},
-                {"link_header_length": link_header_length},
+                {"link_header_length": link_header_length, "workers": workers},
             )
             program = bpf.load_program(bpf.PROGRAM_SCHED_CLS, instructions, licence=_LICENCE, name="kracauer_splice")
             stack.callback(os.close, program)
@@ -286,32 +277,17 @@ class KernelPath:
         """As the contract has it; where not all of them fit, or the kernel takes one of them not, no SYN is answered."""
         if self.program < 0:
             return
-        entries = build_listeners(promises)
-        self._answering[:] = build_answering(promises.secret, self._known)
-        self._is_answering = False
-        try:
-            for key in self._listeners.keys() - entries.keys():
-                self.maps["listeners"].delete(key)
-                del self._listeners[key]
-            if len(entries) > LISTENERS:
-                raise OSError(errno.E2BIG, "too many listeners")
-            for key, value in entries.items():
-                if self._listeners.get(key) != value:
-                    self.maps["listeners"].update(key, value)
-                    self._listeners[key] = value
-            self._is_answering = bool(promises.listeners)
-        except OSError as error:
-            self._note_refused(error.errno or 0)
-        if not self._is_answering:
-            ANSWERS_UNTIL.pack_into(self._control, ANSWERS_UNTIL_AT, 0)
+        problem = self._answers.promise(promises)
+        if problem:
+            self._note_refused(problem)
 
     def sweep(self, now: float) -> Sequence[Splice]:
         """As the contract has it; no system call."""
         if self.program < 0:
             return self._take_moved()
-        answers_until = int((now + ANSWERS_S) * NANOSECONDS) if self._is_answering else 0
-        CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * NANOSECONDS), answers_until)
-        self._collect_syns()
+        CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * NANOSECONDS))
+        self._answers.renew(now)
+        self.carried.syns += self._answers.collect()
         end = self._places.end * _ROW
         changed: set[int] = set()
         for packets_at, collected_at in _COLUMNS:
@@ -334,9 +310,9 @@ class KernelPath:
         """As the contract has it: detach the program, and let go of it and of the maps."""
         if self.program < 0:
             return
-        ANSWERS_UNTIL.pack_into(self._control, ANSWERS_UNTIL_AT, 0)
+        self._answers.stop()
         if self._attachment is not None:
-            CONTROL.pack_into(self._control, 0, 0, 0)  # where it cannot be taken away any more, it takes nothing at least
+            CONTROL.pack_into(self._control, 0, 0)  # where it cannot be taken away any more, it takes nothing at least
             self._attachment.close()
             self._attachment = None
         self._unkeep()
@@ -344,11 +320,12 @@ class KernelPath:
             self._collect(splice, index)
         self._installed.clear()
         self._by_index.clear()
-        self._collect_syns()
+        self.carried.syns += self._answers.collect()
         self.note_flow = self.forget_flow = _ignore  # flows may outlive what they were told to
         self._columns.release()
         self._traffic.release()
-        for memory in (self._memory, self._control, self._answering, self._answered, self._counters):
+        self._answers.close()
+        for memory in (self._memory, self._control):
             memory.close()
         os.close(self.program)
         self.program = -1
@@ -384,11 +361,6 @@ class KernelPath:
     def _note_refused(self, number: int) -> None:
         name = errno.errorcode.get(number, "unknown")
         self.refused[name] = self.refused.get(name, 0) + 1
-
-    def _collect_syns(self) -> None:
-        (syns,) = ANSWERED.unpack_from(self._answered)
-        self.carried.syns += syns - self._syns_seen
-        self._syns_seen = syns
 
     def _collect(self, splice: Splice, index: int) -> None:
         if carry_over(self._traffic, index * TRAFFIC_BYTES, splice, self.carried):

@@ -24,9 +24,7 @@ LEAVES_FINS_AT: Final = 28  # of the direction to the backend, for both
 COLLECTED: Final = struct.Struct("=QQ")
 COLLECTED_AT: Final = 32
 TRAFFIC_BYTES: Final = 2 * CARRIED.size
-CONTROL: Final = struct.Struct("=QQ")  # until when packets are taken, and until when SYNs are answered (ns)
-ANSWERS_UNTIL: Final = struct.Struct("=Q")
-ANSWERS_UNTIL_AT: Final = 8
+CONTROL: Final = struct.Struct("=Q")  # until when packets are taken (ns)
 IDENTIFICATIONS: Final = 4096  # counters; a client's is found by its address
 
 _NO_DIFFERENCE: Final = MODULUS  # a sum that adds nothing, in the form that keeps a checksum from becoming 0xFFFF

@@ -24,11 +24,11 @@ class SharedMap(NamedTuple):
 
 
 class SharedMaps(NamedTuple):
-    """What a worker needs of the fast path that its supervisor has opened; `capacity` rows from `first` on are its own."""
+    """What worker `number` needs of the fast path that its supervisor has opened; `capacity` flows are its own."""
 
     maps: dict[str, SharedMap]
     program: int
-    first: int
+    number: int
     capacity: int
 
     @property
@@ -37,18 +37,17 @@ class SharedMaps(NamedTuple):
         return (self.program, *(each.descriptor for each in self.maps.values()))
 
 
-def share_maps(path: KernelPath, capacity: int, number: int, workers: int) -> SharedMaps:
-    """What worker `number` of so many is given of `path`, which was opened for `capacity` flows."""
-    size = capacity // workers
+def share_maps(path: KernelPath, number: int) -> SharedMaps:
+    """What worker `number` is given of `path`."""
     maps = {name: SharedMap(each.fd, each.key_bytes, each.value_bytes, each.max_entries) for name, each in path.maps.items()}
-    return SharedMaps(maps, path.program, number * size, size)
+    return SharedMaps(maps, path.program, number, path.capacity)
 
 
 class WorkerPath(KernelPath):
     """A worker's part. The program is the supervisor's: nothing that is done here puts it on a device or takes it away."""
 
-    def __init__(self, maps: dict[str, bpf.Map], program: int, capacity: int, first: int = 0) -> None:
-        super().__init__(maps, program, capacity, first)
+    def __init__(self, maps: dict[str, bpf.Map], program: int, capacity: int, number: int = 0) -> None:
+        super().__init__(maps, program, capacity, number)
         self._left: dict[bytes, int] = {}  # by the client's key: the place of what a predecessor has left in the maps
         self._found: set[Place] = set()
 
@@ -59,7 +58,7 @@ class WorkerPath(KernelPath):
             name: bpf.Map(each.descriptor, each.key_bytes, each.value_bytes, each.max_entries)
             for name, each in shared.maps.items()
         }
-        path = cls(maps, shared.program, shared.capacity, shared.first)
+        path = cls(maps, shared.program, shared.capacity, shared.number)
         path.standing = standing
         path._former = former
         return path
@@ -69,6 +68,7 @@ class WorkerPath(KernelPath):
 
         Only what has no record that fits is taken away. `release_left` is to follow once flows were made of the records.
         """
+        self._answers.reclaim()
         found = dict(self._own_entries())
         for place in list(records.occupied()):
             constants = read_constants(place.page.memory, place.at)
@@ -84,7 +84,7 @@ class WorkerPath(KernelPath):
                 carry_over(self._traffic, self._left[key] * TRAFFIC_BYTES, splice, Carried())
         for key, held in found.items():
             self._delete(key, other_key(key, held))
-        self._places = Places(self._capacity, self._left.values())
+        self._places = Places(self.capacity, self._left.values())
 
     def release_left(self) -> None:
         """Take away what nobody has gone on with."""
@@ -112,7 +112,7 @@ class WorkerPath(KernelPath):
         """What stands in the maps with a place of this worker's."""
         for key, value in self._client_flows.items():
             held = parse_held(value)
-            if 0 <= held.at // TRAFFIC_BYTES - self._first < self._capacity:
+            if 0 <= held.at // TRAFFIC_BYTES - self._first < self.capacity:
                 yield key, held
 
     def _delete(self, client_key: bytes, backend_key: bytes) -> None:

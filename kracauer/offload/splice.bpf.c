@@ -176,7 +176,6 @@ struct traffic {
 
 struct control {
 	u64 lease_until;   /* nanoseconds of the monotonic clock: from then on all packets are the daemon's */
-	u64 answers_until; /* likewise all SYNs */
 };
 
 SECTION("maps") const struct map client_flows = {
@@ -566,6 +565,7 @@ FUNCTION int translate(struct __sk_buff *skb)
 	return write_back(skb, &packet.headers.v4, sizeof(struct ipv4), packet.tcp_length, packet.change, difference);
 }
 
+#include "workers.bpf.h"
 #include "syns.bpf.h"
 
 SECTION("program") int splice(struct __sk_buff *skb)

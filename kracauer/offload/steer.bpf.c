@@ -29,9 +29,7 @@ struct __sk_buff;
 
 static long (*const skb_load_bytes)(const struct __sk_buff *, u32 offset, void *to, u32 length) = (void *)26;
 
-/* How many workers there are. The loader puts it in. */
-extern const u8 workers[];
-#define WORKERS ((u32)(u64)workers)
+#include "workers.bpf.h"
 
 enum { TCP = 6, ICMP = 1, ICMPV6 = 58 };
 enum { FRAGMENTED = 0x3FFF };
@@ -51,15 +49,6 @@ struct ipv6 {
 	u8 next_header, hop_limit;
 	u32 src[4], dst[4];
 };
-
-/* `client` as it lies in the packet. */
-INLINE u32 choose(u32 client, u32 port)
-{
-	u32 number = (net32(client) + port * 0x9E3779B1) * 0x85EBCA6B;
-
-	number = (number ^ number >> 15) * 0xC2B2AE35;
-	return (u64)number * WORKERS >> 32;
-}
 
 INLINE u32 port_at(const struct __sk_buff *skb, u32 at)
 {

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-SOURCE_SHA256: Final = "c26a831e76afd0bfb614dd170bb1a0c97d369a4444e54a88dfdac08841282c52"
+SOURCE_SHA256: Final = "cd0d355e72745e28410f8ca510c109ee09fcdb66a4ff10c9b441750384c2073c"
 CLANG: Final = "14.0.6"
 
 # By name: type, bytes of a key, bytes of a value, flags.

@@ -12,7 +12,7 @@
 struct listener {
 	u32 address;
 	u16 port; /* 0: this is a service address, from which no packet may come */
-	u16 padding;
+	u16 worker;
 };
 
 /* What may be granted and asked for. */
@@ -30,10 +30,9 @@ _Static_assert(sizeof(struct offer) == 8, "no padding");
 struct answering {
 	u64 keyed[8]; /* the state of BLAKE2b once it has taken in the key */
 	u64 steps[4]; /* of the hash by which known flows are counted */
-	u32 shift;    /* what of it is left is an index in a region */
-	u32 regions;
+	u32 shift;    /* what of it is left is an index among the worker's counters */
 	u32 nothing;  /* always 0, which the verifier does not know */
-	u32 padding;
+	u64 padding;
 };
 _Static_assert(sizeof(struct answering) == 112, "no padding but what is named");
 
@@ -43,9 +42,11 @@ struct known {
 };
 
 struct answered {
+	u64 until; /* nanoseconds of the monotonic clock: from then on all SYNs are the daemon's */
 	u64 syns;
-	u64 padding[7]; /* a cache line that nobody else has to read */
+	u64 padding[6]; /* a cache line that no other worker has to read */
 };
+_Static_assert(sizeof(struct answered) == 64, "a cache line");
 
 SECTION("maps") const struct map listeners = { MAP_HASH, sizeof(struct listener), sizeof(struct offer), F_NO_PREALLOC };
 SECTION("maps") const struct map answering = { MAP_ARRAY, sizeof(u32), sizeof(struct answering), F_MMAPABLE };
@@ -146,7 +147,7 @@ FUNCTION u64 bake(const u64 *keyed, u64 word_0, u64 word_1, u64 word_2, u32 scal
 /* SYNs. */
 
 enum { ECE = 64, CWR = 128 };
-enum { NO_SCALE = 15, REGION_STEP = 0x9E3779B1u };
+enum { NO_SCALE = 15 };
 #define COUNTER_NS 60000000000ULL
 
 typedef u32 __attribute__((may_alias)) word;
@@ -232,26 +233,24 @@ INLINE int is_legal_source(u32 src)
 	return address >> 24 && address >> 24 != 127 && address >> 24 < 224 && address >> 16 != 0xA9FE;
 }
 
-INLINE int is_service(u32 address)
+INLINE int is_service(u32 address, u16 worker)
 {
-	struct listener key = { address, 0, 0 };
+	struct listener key = { address, 0, worker };
 
 	return map_lookup(&listeners, &key) != 0;
 }
 
 /*
- * Whether the daemon may know a flow of these addresses and ports. Each process that there may be counts in a region of its own;
- * which one has a client's packets, the client's address and port say.
+ * Whether the worker that is asked for may know a flow of these addresses and ports. Each counts in a region of its own.
  */
-INLINE int is_known(const struct answering *how, const struct syn *syn)
+INLINE int is_known(const struct answering *how, const struct syn *syn, u64 worker)
 {
 	const word *words = (const word *)&syn->ip.src; /* both addresses, both ports */
 	u64 hash = how->steps[0] + how->steps[1] * words[0] + how->steps[2] * words[1] + how->steps[3] * words[2];
-	u64 region = (u64)(u32)((syn->ip.src ^ syn->tcp.src_port) * REGION_STEP) * how->regions >> 32;
 	const struct known *known;
 	u32 index;
 
-	hash = (region << (64 - how->shift)) + (hash >> how->shift);
+	hash = (worker << (64 - how->shift)) + (hash >> how->shift);
 	index = hash >> 3;
 	known = map_lookup(&known_flows, &index);
 	/* An address that is computed would have the verifier tell all numbers apart from there on, for want of CAP_PERFMON. */
@@ -386,12 +385,11 @@ FUNCTION int answer(struct __sk_buff *skb)
 	const struct tcp *tcp = &syn.tcp;
 	struct asked asked = {};
 	struct listener listener = {};
-	const struct control *control_of_all;
 	const struct answering *how;
 	const struct offer *found;
 	struct offer offer;
 	struct answered *counted;
-	u32 tcp_length, length, zero = 0;
+	u32 tcp_length, length, worker;
 	u64 now, state; /* of eight bytes, for where it lies on the stack there may have been an address before */
 
 	if (skb_load_bytes(skb, LINK, &syn, sizeof(syn.ip) + sizeof(syn.tcp)))
@@ -403,14 +401,14 @@ FUNCTION int answer(struct __sk_buff *skb)
 	    skb->gso_size || !tcp->src_port || !tcp->dst_port || !is_legal_source(ip->src) || ipv4_sum(ip) != 0xFFFF)
 		return PASS;
 	now = ktime_get_coarse_ns();
-	control_of_all = map_lookup(&control, &zero);
+	worker = choose(ip->src, net16(tcp->src_port));
 	listener.address = ip->dst;
 	listener.port = tcp->dst_port;
+	listener.worker = worker;
 	found = map_lookup(&listeners, &listener);
-	how = map_lookup(&answering, &zero);
-	counted = map_lookup(&answered, &zero);
-	if (!control_of_all || now >= control_of_all->answers_until || !found || !how || !counted || is_service(ip->src) ||
-	    is_known(how, &syn))
+	how = map_lookup(&answering, &worker);
+	counted = map_lookup(&answered, &worker);
+	if (!counted || now >= counted->until || !found || !how || is_service(ip->src, worker) || is_known(how, &syn, worker))
 		return PASS;
 	offer = *found;
 	state = take_syn(skb, &syn, tcp_length, &asked);

@@ -18,6 +18,7 @@ from kracauer.fast_path import Promise
 from kracauer.offload.answering import KnownFlows, build_answering, build_listeners
 from kracauer.offload.layout import build_entries
 from kracauer.offload.options import is_walked, is_walked_syn
+from kracauer.steering import ALL, Share
 from kracauer.tcp.cookie import COUNTER_S
 from kracauer.tcp.splice import BELIEVABLE_WINDOW
 from kracauer.tcp.terms import Offer
@@ -106,14 +107,17 @@ class _Counted(KnownFlows):
         super().add(struct.pack("=III", *self._words.unpack(key)))
 
 
-def answering_machine(order: Order, promise: Promise, secret: bytes, *, now: int, flows: Sequence[bytes] = ()) -> Machine:
+def answering_machine(
+    order: Order, promise: Promise, secret: bytes, *, now: int, flows: Sequence[bytes] = (), share: Share = ALL
+) -> Machine:
     known = _Counted(order)
     for key in flows:
         known.add(key)
     told = promised(promise, secret)
-    maps = Answering(build_listeners(told), build_answering(secret, known), bytes(known.counters), until=now + 1)
+    listeners = build_listeners(told, share.number)
+    maps = Answering(listeners, build_answering(secret, known), bytes(known.counters), until=now + 1)
     nothing = build_entries(make(PLAIN).constants, 0)
-    return Machine(order, nothing, now=now, answering=maps)
+    return Machine(order, nothing, now=now, answering=maps, workers=share.workers, worker=share.number)
 
 
 # Around the steps of the counter that cookies cover.
@@ -176,3 +180,17 @@ def test_every_machine_leaves_the_syns_of_known_flows_alone(order: Order, ports:
         assert not machine.run(Packet(bytearray(data_of(packet))))
     alone = answering_machine(order, PROMISE, bytes(32), now=MINUTE_NS)
     assert alone.run(Packet(bytearray(data_of(first))))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("number", range(3))
+def test_every_machine_answers_as_the_worker_does_that_has_the_client(order: Order, number: int) -> None:
+    share = Share(number, 3)
+    packets = [syn(src_port=port) for port in range(40000, 40040)]
+    flows = [bytes(data_of(packet)[12:24]) for packet in packets[:10]]
+    machine = answering_machine(order, PROMISE, bytes(32), now=MINUTE_NS, flows=flows, share=share)
+    for index, packet in enumerate(packets):
+        is_taken = machine.run(Packet(bytearray(data_of(packet))))
+        if not share.owns(packet.src, packet.src_port) or index < 10:
+            assert not is_taken
+    assert machine.syns > 3

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from kracauer.offload import bytecode
-from kracauer.offload.answering import ANSWERED, ANSWERING, KNOWN_BYTES, OFFER
+from kracauer.offload.answering import ANSWERED, ANSWERING, KNOWN_BYTES, LISTENER, OFFER
 from kracauer.offload.layout import CARRIED, CONTROL, TRAFFIC_BYTES, Entries
 
 Order = Literal["little", "big"]
@@ -65,7 +65,10 @@ NO_ANSWERS = Answering({}, bytes(ANSWERING.size), bytes(KNOWN_BYTES), 0)
 
 
 class Machine:
-    """One flow's entries in the maps, its traffic, and a program that is run on packets. `now` is in nanoseconds."""
+    """One flow's entries in the maps, its traffic, and a program that is run on packets. `now` is in nanoseconds.
+
+    Of `workers` only number `worker` has anything there by which SYNs are answered.
+    """
 
     def __init__(
         self,
@@ -76,20 +79,26 @@ class Machine:
         lease_until: int = 1,
         now: int = 0,
         answering: Answering = NO_ANSWERS,
+        workers: int = 1,
+        worker: int = 0,
     ) -> None:
         self.order: Order = order
         self._now = now
         self._program = bytecode.INSTRUCTIONS[order]
         self._relocations = bytecode.RELOCATIONS[order]
         self.traffic = bytearray(TRAFFIC_BYTES)
-        self.answered = bytearray(ANSWERED.size)
+        self._workers, self._worker = workers, worker
+        self.answered = bytearray(self.in_order(ANSWERED.pack(answering.until, 0), ANSWERED.format))
         self._hashes = {
             "client_flows": {entries.client_key: bytearray(self.in_order(entries.to_backend, "=2s2sHbxIIIIIH2x32s"))},
             "backend_flows": {entries.backend_key: bytearray(self.in_order(entries.to_client, "=2s2sHbxIIIIII8s"))},
-            "listeners": {key: bytearray(self.in_order(value, OFFER.format)) for key, value in answering.listeners.items()},
+            "listeners": {
+                self.in_order(key, LISTENER.format): bytearray(self.in_order(value, OFFER.format))
+                for key, value in answering.listeners.items()
+            },
         }
         self._known = answering.known
-        control = self.in_order(CONTROL.pack(lease_until, answering.until), CONTROL.format)
+        control = self.in_order(CONTROL.pack(lease_until), CONTROL.format)
         self._single = {
             "traffic": self.traffic,
             "identifications": bytearray(identification.to_bytes(4, order)),
@@ -125,7 +134,7 @@ class Machine:
     @property
     def syns(self) -> int:
         """How many SYNs it has answered."""
-        return int.from_bytes(self.answered[:8], self.order)
+        return int.from_bytes(self.answered[8:16], self.order)
 
     def run(self, packet: Packet) -> bool:
         """Whether the program has translated or answered the packet; else it is as it was."""
@@ -180,6 +189,8 @@ class Machine:
         name = self._relocations.get(at)
         if name is None:
             return (number & WORD) | (self._decode(at + 1)[3] & WORD) << 32
+        if name == "workers":
+            return self._workers
         return _MAPS[name] << 32 if name in _MAPS else 0  # there is no link header on the device
 
     def _is_taken(self, code: int, registers: tuple[int, int], number: int) -> bool:
@@ -263,11 +274,13 @@ class Machine:
         if name in self._hashes:
             value = self._hashes[name].get(self._read(key, _KEY_BYTES[name]))
         elif name == "known_flows":
-            at = int.from_bytes(self._read(key, 4), self.order) * KNOWN_BYTES
-            value = bytearray(self._known[at : at + KNOWN_BYTES]) or None
+            at = int.from_bytes(self._read(key, 4), self.order) * KNOWN_BYTES - self._worker * len(self._known)
+            value = bytearray(self._known[at : at + KNOWN_BYTES]) if at >= 0 else None
+            value = value or None
         else:
-            assert len(self._read(key, 4)) == 4
-            value = self._single[name]
+            index = int.from_bytes(self._read(key, 4), self.order)
+            is_there = index == (self._worker if name in ("answering", "answered") else 0)
+            value = self._single[name] if is_there or name == "identifications" else None
         if value is None:
             return 0
         number = _FIRST_VALUE + len(self._memory)
