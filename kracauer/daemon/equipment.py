@@ -1,7 +1,8 @@
 """What workers are handed down: a queue each, ways to one another, their part of the fast path, and the lock of the service."""
 
+import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -38,6 +39,7 @@ class Equipment:
         self._queues = [first]
         self._ways: list[tuple[socket.socket, socket.socket]] = []
         self._path: KernelPath | None = None
+        self._left: tuple[dict[str, int], ...] = ()
         self._is_steered = False
         try:
             self._open(config, log)
@@ -45,9 +47,17 @@ class Equipment:
             self.close()
             raise
 
-    def take_fast_path(self, path: KernelPath | None) -> None:
-        """Have workers use `path`."""
+    def take_fast_path(self, path: KernelPath | None, left: Iterable[dict[str, int]]) -> None:
+        """Have workers use `path`, and the first of them collect from what is `left` of earlier ones, by descriptors."""
         self._path = path
+        self._left = tuple(left)
+
+    def close_left(self) -> None:
+        """Let go of what is left of earlier ones: all workers have it."""
+        for descriptors in self._left:
+            for descriptor in descriptors.values():
+                os.close(descriptor)
+        self._left = ()
 
     def order(self, config: Config, number: int, standing: Standing, *, is_replacing: bool) -> tuple[Order, Sequence[int]]:
         """What worker `number` is told, and the descriptors that it is to find open."""
@@ -70,14 +80,17 @@ class Equipment:
             outgoing=outgoing,
             icmp=icmp,
             maps=maps,
+            left=self._left,
             standing=standing,
             is_replacing=is_replacing,
         )
         given = [queue.fileno(), incoming, *outgoing, icmp, self._lock, *(() if maps is None else maps.descriptors)]
+        given += [descriptor for descriptors in self._left for descriptor in descriptors.values()]
         return order, [descriptor for descriptor in given if descriptor is not None]
 
     def close(self) -> None:
         """Close all but the first queue, which is somebody else's to close. Closing twice is no error."""
+        self.close_left()
         for queue in self._queues[1:]:
             queue.close()
         del self._queues[1:]

@@ -42,6 +42,10 @@ class Offload:
         """The path, where it is the kernel's."""
         return self._kernel
 
+    def hand_down(self) -> list[dict[str, int]]:
+        """What an earlier process has left, for workers to collect from: descriptors by name, which are the caller's."""
+        return [] if self._former is None else self._former.hand_down()
+
     def open(self, records: Records | None, *, is_recording: bool = False) -> None:
         """Have the records tell what an earlier process's program has carried, and make maps and program of our own.
 

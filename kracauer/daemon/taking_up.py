@@ -94,7 +94,7 @@ def take_up_together(given: Circumstances, stack: ExitStack) -> Work:
     stack.callback(equipment.close)
     equipment.icmp = given.icmp
     offload.open(None)
-    equipment.take_fast_path(offload.kernel)
+    equipment.take_fast_path(offload.kernel, offload.hand_down())
     crew = Crew(config, equipment, given.log, lambda: offload.path.standing)
 
     def end() -> None:
@@ -104,6 +104,7 @@ def take_up_together(given: Circumstances, stack: ExitStack) -> Work:
     estate.end_work = end
     estate.count_kept = lambda: crew.kept
     crew.start()
+    equipment.close_left()
     offload.attach(None)
     return Work(crew.services, lambda: Hands(crew, crew, None))
 

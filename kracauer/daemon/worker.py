@@ -50,7 +50,7 @@ class Worker:
         self._log = log
         self.flow_file = self._open_flow_file(order)
         stack.callback(self.flow_file.close)
-        self._former = None if order.maps is None or order.is_replacing else Former.find(network.device)
+        self._former = None if order.maps is None or order.is_replacing else Former.inherit(network.device, order.left)
         self.path = self._join(order)
         began = time.monotonic()
         self.engine = Engine(

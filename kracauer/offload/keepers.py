@@ -1,5 +1,6 @@
 """Who may keep, by name, what of a fast path is to outlive its process: what this one and the next ask of such a keeper."""
 
+import os
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -40,3 +41,28 @@ class Keeper(Protocol):
 
     def drop(self, names: list[str]) -> None:
         """Hold these no more; no error for what is not there. What is open stays so."""
+
+
+class HandedDown:
+    """What another process keeps, by descriptors of it that it has handed down: to be read, and its own to drop."""
+
+    kind = "supervisor"
+    where = "what the supervisor has handed down"
+
+    def __init__(self, descriptors: dict[str, int]) -> None:
+        self._descriptors = descriptors
+
+    def names(self) -> list[str]:
+        """As the protocol has it."""
+        return sorted(self._descriptors)
+
+    def open(self, name: str) -> int:
+        """As the protocol has it."""
+        return os.dup(self._descriptors[name])
+
+    def keep(self, _objects: dict[str, int]) -> None:
+        """Nothing is kept here."""
+        raise UnkeptError(f"{self.where} is not to be added to", "have the supervisor keep it")
+
+    def drop(self, _names: list[str]) -> None:
+        """It is not ours to drop."""

@@ -19,7 +19,7 @@ import os
 import re
 import socket
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final, NamedTuple, Self
@@ -28,7 +28,7 @@ from kracauer.fast_path import Carried
 from kracauer.flows import client_key
 from kracauer.offload import attachment, bpf, bytecode, layout
 from kracauer.offload.collecting import carry_over
-from kracauer.offload.keepers import Keeper, UnkeptError
+from kracauer.offload.keepers import HandedDown, Keeper, UnkeptError
 from kracauer.replies import Endpoints
 from kracauer.tcp.record import Constants, Place, Records, read_constants
 from kracauer.tcp.splice import Splice
@@ -162,6 +162,26 @@ class Former:
         former._links.sort(key=lambda link: link.number)
         former._open_sets()
         return former
+
+    @classmethod
+    def inherit(cls, device: str, handed_down: Iterable[dict[str, int]]) -> Self:
+        """The same of maps alone, that another process has found and handed down; their descriptors are the caller's."""
+        former = cls([HandedDown(descriptors) for descriptors in handed_down], device)
+        former._names = {keeper: keeper.names() for keeper in former.keepers}
+        former._open_sets()
+        return former
+
+    def hand_down(self) -> list[dict[str, int]]:
+        """Descriptors of all maps by their names, for `inherit` in another process; they are the caller's."""
+        handed_down = []
+        for keeper, names in self._names.items():
+            found = {}
+            for name in names:
+                if name != LINK:
+                    with suppress(OSError):
+                        found[name] = keeper.open(name)
+            handed_down.append(found)
+        return handed_down
 
     @property
     def is_found(self) -> bool:

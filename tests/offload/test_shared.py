@@ -9,9 +9,12 @@ import pytest
 from splice_setup import PLAIN
 from survivors import Host, backend_packet, client_packet
 
+from kracauer.fast_path import Promise, Promises
+from kracauer.offload.answering import ANSWERED, LISTENER
 from kracauer.offload.bpf import OffloadError
 from kracauer.offload.kernel import KernelPath
 from kracauer.offload.shared import SharedMap, SharedMaps, WorkerPath, share_maps
+from kracauer.tcp.terms import Offer
 from kracauer.wire.vnet_hdr import NO_OFFLOAD
 
 pytestmark = pytest.mark.lab
@@ -32,6 +35,11 @@ class House:
     def worker(self, number: int = 0) -> WorkerPath:
         """A process that has just begun, with descriptors of its own."""
         return WorkerPath.join(handed_down(share_maps(self.path, number)), self.path.standing)
+
+    def answers_until(self) -> list[int]:
+        """Until when the SYNs of each worker's clients are answered."""
+        with self.path.maps["answered"].map_memory() as memory:
+            return [ANSWERED.unpack_from(memory, number * ANSWERED.size)[0] for number in range(WORKERS)]
 
     def installed(self) -> set[bytes]:
         return {key for key, _ in self.path.maps["client_flows"].items()}
@@ -158,3 +166,27 @@ def test_places_that_are_taken_are_not_given_twice(house: House) -> None:
     worker.refresh(splice)
     assert (another.packets_to_backend, splice.packets_to_backend) == (0, 1)
     worker.close()
+
+
+def test_a_successor_answers_by_nothing_of_the_one_before(house: House) -> None:
+    promise = Promise(Offer(1440, 7, sack=True, timestamps=True, ecn=False, window=65535), 1220)
+    before = {(PLAIN.service, 443): promise, (PLAIN.service, 80): promise}
+    dead, other = house.worker(0), house.worker(1)
+    for worker in (dead, other):
+        worker.promise(Promises(bytes(32), before, {PLAIN.service}))
+        worker.sweep(time.monotonic())
+    dead.note_flow(b"c" * 12)
+    assert [until > 0 for until in house.answers_until()] == [True, True]
+
+    worker = house.worker(0)
+    worker.reclaim(house.host.records)
+    assert [until > 0 for until in house.answers_until()] == [False, True]
+    worker.promise(Promises(bytes(32), {(PLAIN.service, 443): promise}, {PLAIN.service}))
+    listeners = [LISTENER.unpack(key) for key, _ in house.path.maps["listeners"].items()]
+    assert sorted(int.from_bytes(port, "big") for _, port, number in listeners if number == 0) == [0, 443]
+    assert sorted(int.from_bytes(port, "big") for _, port, number in listeners if number == 1) == [0, 80, 443]
+    worker.sweep(time.monotonic())
+    assert [until > 0 for until in house.answers_until()] == [True, True]
+    worker.close()
+    assert [until > 0 for until in house.answers_until()] == [False, True]
+    other.close()
