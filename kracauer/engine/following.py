@@ -21,9 +21,9 @@ class Following:
         self._looked_at = 0.0
 
     def follow(self, moved: Iterable[Splice]) -> None:
-        """Move the flows of these records on, in the order in which that has come about, and off the fast path at their end."""
+        """Move the flows of these records on, and off the fast path at their end."""
         context, ended = self._context, []
-        for splice in sorted(moved, key=lambda splice: splice.state_since):
+        for splice in moved:
             constants = splice.constants
             service, client = constants.v4_addresses[:4], constants.v4_addresses[4:]
             key = client_key(Endpoints(client, service, constants.client_port, constants.service_port))

@@ -12,7 +12,7 @@ from kracauer.fast_path import Carried, Standing
 from kracauer.offload import bpf, bytecode
 from kracauer.offload.attachment import Attachment, attach
 from kracauer.offload.bpf import OffloadError
-from kracauer.offload.collecting import LEASE_S, NANOSECONDS, carry_over, is_suited
+from kracauer.offload.collecting import LEASE_S, NANOSECONDS, carry_over, in_order, is_suited
 from kracauer.offload.layout import (
     CARRIED,
     COLLECTED_AT,
@@ -325,5 +325,5 @@ class KernelPath:
             self._moved.append(splice)
 
     def _take_moved(self) -> Sequence[Splice]:
-        moved, self._moved = tuple(self._moved), []
+        moved, self._moved = tuple(in_order(self._moved)), []
         return moved
