@@ -9,8 +9,9 @@ from kracauer.replies import Endpoints
 from kracauer.tcp.splice import Splice
 from kracauer.tcp.state import State
 
-# A table that is full is no reason to have all records read for each connection that asks for a place.
-_LOOK_EVERY_S: Final = 0.1
+# A table that is full is no reason to have all records read for each connection that asks for a place: 65,536 busy flows take a
+# tenth of a second. Who is turned away repeats itself, and finds room then.
+_LOOK_EVERY_S: Final = 0.5
 
 
 class Following:
