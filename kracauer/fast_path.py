@@ -121,7 +121,8 @@ class FastPath(Protocol):
     def sweep(self, now: float) -> Sequence[Splice]:
         """Bring all records up to date, and say that somebody is there; returns the flows whose state became another one.
 
-        By a FIN, since the last sweep, in whatever call that was found; among them may be flows that have ended by now.
+        By a FIN, since the last sweep, in whatever call that was found; in the order in which it came about. Among them may be
+        flows that are no more.
         `now` in seconds of the monotonic clock. Packets are taken from the first call on.
         """
 

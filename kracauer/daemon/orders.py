@@ -23,8 +23,8 @@ class Order:
     """All that a worker is to begin with; numbers of descriptors are those that it finds open.
 
     `incoming` brings what other workers hand over, `outgoing` leads to each of them, by number; `icmp` is a raw socket, where
-    there is one for this worker. `maps` are the fast path's, if there is one, `left` those of earlier services. `is_replacing`: it
-    goes on for one that has died, and finds in the maps what that one has left.
+    there is one for this worker. `maps` are the fast path's, if there is one, `left` those of earlier services. `is_replacing`:
+    it goes on for one that has died, and finds in the maps what that one has left.
     """
 
     config: Config  # its share

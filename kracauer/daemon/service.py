@@ -29,6 +29,7 @@ BATCH: Final = 64
 BATCH_S: Final = 0.002
 # How old what the records tell of packets that pass without us may get, should the process be killed.
 SWEEP_S: Final = 1.0
+FOLLOWED: Final = 256  # of the flows that have ended since, some 8 µs each; then packets have their turn
 # What other threads do, the reading of a large configuration above all, must not hold up packets for Python's usual 5 ms each.
 SWITCH_INTERVAL_S: Final = 0.0005
 EventKind = TypeVar("EventKind", bound=Event)
@@ -127,6 +128,8 @@ class Service:
         self._sources = (device, *sources)
         self._fast_path = NoFastPath() if fast_path is None else fast_path
         self._sweep_timer: asyncio.TimerHandle | None = None
+        self._moved: list[Splice] = []
+        self._follow_handle: asyncio.Handle | None = None
         self._engine = engine
         self._log = log
         self._reporter = Reporter(log, log_level)
@@ -299,16 +302,29 @@ class Service:
         self._sweep_timer = self._loop.call_later(SWEEP_S, self._sweep)
         now = time.monotonic()
         try:
-            moved = self._fast_path.sweep(now)
-            if moved:
-                self._engine.follow(moved)
-                self._arm_timer(now)
+            self._moved += self._fast_path.sweep(now)
             self._engine.age(now)
         except Exception as error:  # a mistake of ours: the flows go on, and the next sweep may do better
             self._reporter.note_internal_error(error, now)
+        if self._follow_handle is None:
+            self._follow(now)
         if self._fast_path.refused:
             self._reporter.note_not_taken(self._fast_path, now)
             self._settle(now)
+
+    def _follow(self, now: float) -> None:
+        """Tell the engine of flows that the fast path has moved on, some at a time: packets have their turn in between."""
+        self._follow_handle = None
+        moved, self._moved = self._moved[:FOLLOWED], self._moved[FOLLOWED:]
+        if not moved:
+            return
+        try:
+            self._engine.follow(moved)
+        except Exception as error:  # likewise, and whoever looks at one of these flows finds out what it has missed
+            self._reporter.note_internal_error(error, now)
+        self._arm_timer(now)
+        if self._moved:
+            self._follow_handle = self._loop.call_soon(self._follow, now)
 
     def _flush_reports(self) -> None:
         self._reports_timer = None
@@ -337,7 +353,7 @@ class Service:
     def _let_go(self) -> None:
         for source in self._sources:
             self._loop.remove_reader(source.fileno())
-        for timer in (self._timer, self._reports_timer, self._sweep_timer):
+        for timer in (self._timer, self._reports_timer, self._sweep_timer, self._follow_handle):
             if timer is not None:
                 timer.cancel()
         if self._fast_path.refused:

@@ -1,5 +1,6 @@
 """Carrying over into a flow's record what a fast path has counted of it."""
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from kracauer.fast_path import Carried
@@ -66,6 +67,11 @@ def add_fins(splice: Splice, client_fin_seen: float, backend_fin_seen: float) ->
             splice.state_since = max(splice.state_since, seen)
             splice.state = CODES[following]
     return splice.state != before
+
+
+def in_order(moved: Iterable[Splice]) -> list[Splice]:
+    """These in the order in which they have come into the states that they are in."""
+    return sorted(moved, key=lambda splice: splice.state_since)
 
 
 def carry_over(traffic: Memory | memoryview, at: int, splice: Splice, carried: Carried) -> bool:

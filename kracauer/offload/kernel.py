@@ -14,7 +14,7 @@ from kracauer.offload.answering import KNOWN_BYTES, LISTENERS, counters_for
 from kracauer.offload.answers import Answers
 from kracauer.offload.attachment import Attachment, attach
 from kracauer.offload.bpf import OffloadError
-from kracauer.offload.collecting import LEASE_S, NANOSECONDS, carry_over, is_suited
+from kracauer.offload.collecting import LEASE_S, NANOSECONDS, carry_over, in_order, is_suited
 from kracauer.offload.keepers import Keeper, UnkeptError
 from kracauer.offload.layout import (
     CARRIED,
@@ -367,7 +367,7 @@ class KernelPath:
             self._moved.append(splice)
 
     def _take_moved(self) -> Sequence[Splice]:
-        moved, self._moved = tuple(self._moved), []
+        moved, self._moved = tuple(in_order(self._moved)), []
         return moved
 
 

@@ -5,7 +5,7 @@ from typing import Final
 
 from kracauer.fast_path import Carried, Promises, Standing
 from kracauer.offload.answering import STEPS_BYTES, KnownFlows
-from kracauer.offload.collecting import LEASE_S, Gain, add_fins, add_to_backend, add_to_client, is_suited
+from kracauer.offload.collecting import LEASE_S, Gain, add_fins, add_to_backend, add_to_client, in_order, is_suited
 from kracauer.offload.layout import build_entries
 from kracauer.offload.options import is_walked
 from kracauer.offload.syns import SynAnswers
@@ -213,7 +213,7 @@ class MemoryPath:
         self._leased_until = now + LEASE_S
         for held in self._installed.values():
             self._collect(held)
-        moved, self._moved = self._moved, []
+        moved, self._moved = in_order(self._moved), []
         return moved
 
     def _collect(self, held: _Held) -> None:

@@ -147,7 +147,7 @@ def carry_one_packet_each(device: str, count: int) -> None:
     """Have the pinned maps say that a packet went either way in each of so many flows."""
     (pin,) = [name for name in Pins(device).names() if name.endswith("traffic")]
     traffic = bpf.Map.from_descriptor(bpf.open_pin(Pins(device).directory / pin)).map_memory()
-    one = CARRIED.pack(1, 100, time.monotonic_ns(), 1, 0, 0)
+    one = CARRIED.pack(1, 100, time.monotonic_ns(), 1, 0, 0, 0, 0)
     traffic[: len(one) * 2 * count] = one * 2 * count
 
 

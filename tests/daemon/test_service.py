@@ -16,7 +16,7 @@ from offload_trials import from_client, make
 from splice_setup import PLAIN
 
 from kracauer.daemon import service
-from kracauer.daemon.service import BATCH, BATCH_S, Service
+from kracauer.daemon.service import BATCH, BATCH_S, FOLLOWED, Service
 from kracauer.errors import DropReason
 from kracauer.events import CloseReason, Event, FlowClosed, FlowRefused, NameWanted, PacketDropped, RefusalReason
 from kracauer.fast_path import FastPath
@@ -369,6 +369,31 @@ def test_the_engine_is_told_of_fins_that_the_fast_path_has_carried_and_its_timer
         stage.play(act)
 
         assert stage.engine.followed == [splice]
+
+
+def test_packets_have_their_turn_between_many_flows_that_have_ended() -> None:
+    count = 3 * FOLLOWED
+    path = MemoryPath(count)
+    path.sweep(time.monotonic())
+    for port in range(1, count + 1):
+        splice = make(PLAIN, client_port=port)
+        splice.state = CODES[State.ESTABLISHED]
+        path.install(splice)
+        fin = from_client(PLAIN, TcpHeader(49152, 443, 8, 2, tcp.ACK | tcp.FIN, 500), b"", client_port=port)
+        assert path.receive(Frame(fin), time.monotonic()) is not None
+    with opened(path) as stage:
+        followed = []
+
+        async def act() -> None:
+            for _ in range(3):
+                followed.append(len(stage.engine.followed))
+                await asyncio.sleep(0)
+            await stage.until(lambda: len(stage.engine.followed) == count)
+
+        stage.play(act)
+
+        assert followed[0] < count
+        assert len(set(followed)) > 1
 
 
 def test_a_mistake_in_a_callback_of_the_loop_is_logged_like_any_other(stage: Stage) -> None:

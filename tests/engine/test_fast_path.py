@@ -786,7 +786,7 @@ def test_of_flows_that_have_ended_the_one_that_did_so_first_is_the_first_to_make
         assert oldest.client_port == order[0]
 
 
-def test_a_full_table_has_the_fast_path_asked_ten_times_a_second_at_most() -> None:
+def test_a_full_table_has_the_fast_path_asked_twice_a_second_at_most() -> None:
     path = CountingPath()
     talk = behind(path, FULL)
     before = path.swept
@@ -794,6 +794,6 @@ def test_a_full_table_has_the_fast_path_asked_ten_times_a_second_at_most() -> No
         talk.sides["C"] = replace(talk.sides["C"], src_port=50_000 + port)
         knocked = [parse(data) for data in talk.exchange(segment(talk, "S", 0x7700_0000, 0, options=("mss=1460",)))]
         talk.exchange(segment(talk, "A", 0x7700_0001, knocked[0].seq + 1))
-        talk.now += 0.01
+        talk.now += 0.04
     assert len(talk.engine.flows) == 1
-    assert 9 <= path.swept - before <= 11
+    assert 7 <= path.swept - before <= 8

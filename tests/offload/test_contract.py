@@ -377,3 +377,15 @@ def test_a_place_that_was_given_back_has_seen_no_fin(new_trial: NewTrial) -> Non
     assert state_of(second) is State.ESTABLISHED
     assert finish(trial, "backend", port=2) is not None
     assert list(trial.path.sweep(time.monotonic())) == [second]
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 3, 1)])
+def test_a_sweep_tells_of_fins_in_the_order_in_which_they_came(new_trial: NewTrial, order: tuple[int, ...]) -> None:
+    trial, flows = new_trial(), {port: live(port) for port in (1, 2, 3)}
+    for splice in flows.values():
+        trial.path.install(splice)
+    for port in order:
+        assert finish(trial, "client", port=port) is not None
+        time.sleep(0.02)
+    trial.path.refresh(flows[2])
+    assert list(trial.path.sweep(time.monotonic())) == [flows[port] for port in order]

@@ -3,6 +3,7 @@
 import errno
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
@@ -21,6 +22,7 @@ from kracauer.offload import attachment, bpf, kernel
 from kracauer.offload.attachment import Attachment
 from kracauer.offload.bpf import OffloadError
 from kracauer.offload.kernel import KernelPath
+from kracauer.offload.pins import Former
 from kracauer.tcp.record import Records
 from kracauer.tun import TunDevice, open_device
 
@@ -102,6 +104,18 @@ def test_where_it_is_required_that_ends_the_start(device: TunDevice, monkeypatch
         held.check()
     held.remove()
     assert bpf.links_of(socket.if_nametoindex(device.name)) == set()
+
+
+def test_flows_that_have_ended_while_they_were_taken_up_are_told_of_with_the_next_sweep(
+    device: TunDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    splice = make(PLAIN)
+    monkeypatch.setattr(Former, "collect", lambda *_: [splice])  # the earlier program's last words
+    held = begin("auto")
+    assert list(held.path.sweep(time.monotonic())) == [splice]
+    assert list(held.path.sweep(time.monotonic())) == []
+    held.remove()
+    assert device.name == DEVICE
 
 
 @pytest.mark.parametrize("is_opened", [True, False])
