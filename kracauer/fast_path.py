@@ -12,12 +12,13 @@ from kracauer.tcp.terms import Offer
 class Carried:
     """What a fast path has taken since it was opened, as far as it is known: packets, and their payload in bytes.
 
-    `syns` are those it has answered, which are none of these packets.
+    `syns` are those it has answered, `guesses` those it has dropped for their cookies, and neither are of these packets.
     """
 
     packets: int = 0
     bytes: int = 0
     syns: int = 0
+    guesses: int = 0
 
     def add(self, packets: int, size: int) -> None:
         """Count these, too."""
@@ -64,6 +65,7 @@ class FastPath(Protocol):
     """Takes plain packets of spliced flows before the engine sees them, and does with them what `Splice` would.
 
     And plain SYNs to listeners of which it was told, of addresses and ports that no flow has: it answers them as `Gate` would.
+    Of segments to these that belong to no flow and bring no cookie it may keep those away that come beyond a thousand a second.
     Everything else still comes to the engine: other flows and their SYNs, RST, fragments, packets too big or with options
     unheard of; and all packets, once nobody has called `sweep` for a while. What a flow has carried stands in its record after
     `refresh`, `remove` or a `sweep`, and may be missing from it until then.

@@ -61,7 +61,8 @@ def _plan(config: Config, user: pwd.struct_passwd | None) -> int:
     facts, steps = _prepare(config)
     device = config.network.device
     if not _is_given(config) and not _is_left(device):
-        print(f"ip tuntap add name {device} mode tun{f' user {user.pw_name}' if user else ''}")
+        queues = " multi_queue" if config.network.workers > 1 else ""
+        print(f"ip tuntap add name {device} mode tun{f' user {user.pw_name}' if user else ''}{queues}")
         print(f"ip link set {device} alias kracauer")
     for step in pending(steps, facts):
         print(step.render())
@@ -78,7 +79,13 @@ def _apply(config: Config, user: pwd.struct_passwd | None) -> int:
     if is_running(device) or _is_given(config):  # what has to be set besides the device can be set again at any time
         HostSetup(steps).apply()
     else:
-        opened = open_device(device, is_persistent=True, owner=None if user is None else user.pw_uid)
+        opened = open_device(
+            device,
+            is_persistent=True,
+            owner=None if user is None else user.pw_uid,
+            has_queues=config.network.workers > 1,
+            may_replace=True,
+        )
         try:
             HostSetup(steps).apply()
         except BaseException:

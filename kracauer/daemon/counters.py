@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import asdict, dataclass, field
 
+from kracauer.errors import DropReason
 from kracauer.fast_path import Carried
 
 
@@ -23,12 +24,14 @@ class Counters:
     events: Counter[str] = field(default_factory=Counter)
 
     def fields(self) -> dict[str, object]:
-        """All of them, for the log; empty tables are left out."""
+        """All of them, for the log; empty tables are left out. Guesses are dropped for one reason, whoever drops them."""
+        carried = asdict(self.carried)
+        guesses = Counter({str(DropReason.BAD_COOKIE): carried.pop("guesses")})
         tables = {
-            "carried": asdict(self.carried) if self.carried.packets or self.carried.syns else {},
+            "carried": carried if any(carried.values()) else {},
             "refused": self.refused,
             "offload_refused": self.offload_refused,
-            "dropped": self.dropped,
+            "dropped": self.dropped + guesses,
             "events": self.events,
         }
         return {

@@ -17,8 +17,13 @@ _COUNTERS_PER_FLOW: Final = 16
 LISTENER: Final = struct.Struct("=4s2sH")
 OFFER: Final = struct.Struct("=HHHBB")
 ANSWERING: Final = struct.Struct("=8Q4QI12x")
-ANSWERED: Final = struct.Struct("=QQ48x")  # until when (ns), and how many have been
+# Until when (ns), and how many have been; how many guesses the process is still to be shown, and how many it was not shown.
+ANSWERED: Final = struct.Struct("=QQqQ32x")
 ANSWERED_UNTIL: Final = struct.Struct("=Q")
+SPARE: Final = struct.Struct("=q")
+SPARE_AT: Final = 16
+# So many segments a second that belong to nothing may come to the process: it has an answer for some, see `engine.strays`.
+GUESSES_PER_SWEEP: Final = 1000
 KNOWN_BYTES: Final = 8
 
 _SACK, _TIMESTAMPS, _ECN, _SCALE = 1, 2, 4, 8

@@ -4,15 +4,18 @@ import errno
 import os
 from typing import Final
 
-from kracauer.fast_path import Promises
+from kracauer.fast_path import Carried, Promises
 from kracauer.offload import bpf
 from kracauer.offload.answering import (
     ANSWERED,
     ANSWERED_UNTIL,
     ANSWERING,
     ANSWERS_S,
+    GUESSES_PER_SWEEP,
     LISTENER,
     LISTENERS,
+    SPARE,
+    SPARE_AT,
     STEPS_BYTES,
     KnownFlows,
     build_answering,
@@ -74,16 +77,18 @@ class Answers:
     def renew(self, now: float) -> None:
         """Have SYNs answered for three seconds more, if there is something to promise."""
         if self._is_answering:
+            SPARE.pack_into(self._answered, SPARE_AT, GUESSES_PER_SWEEP)
             ANSWERED_UNTIL.pack_into(self._answered, 0, int((now + ANSWERS_S) * NANOSECONDS))
 
     def stop(self) -> None:
         """Leave all SYNs to the process, at once."""
         ANSWERED_UNTIL.pack_into(self._answered, 0, 0)
 
-    def collect(self) -> int:
-        """How many have been answered since this was last asked."""
-        before, self._seen = self._seen, self._count()
-        return self._seen - before
+    def collect(self, carried: Carried) -> None:
+        """Add to `carried` how many have been answered, and how many guesses kept away, since this was last asked."""
+        (syns, guesses), self._seen = self._seen, self._count()
+        carried.syns += self._seen[0] - syns
+        carried.guesses += self._seen[1] - guesses
 
     def close(self) -> None:
         """Leave all SYNs to whoever comes, and let go of the memory."""
@@ -93,6 +98,6 @@ class Answers:
         for memory in self._memories:
             memory.close()
 
-    def _count(self) -> int:
-        count: int = ANSWERED.unpack_from(self._answered)[1]
-        return count
+    def _count(self) -> tuple[int, int]:
+        _, syns, _, guesses = ANSWERED.unpack_from(self._answered)
+        return syns, guesses

@@ -287,7 +287,7 @@ class KernelPath:
             return self._take_moved()
         CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * NANOSECONDS))
         self._answers.renew(now)
-        self.carried.syns += self._answers.collect()
+        self._answers.collect(self.carried)
         end = self._places.end * _ROW
         changed: set[int] = set()
         for packets_at, collected_at in _COLUMNS:
@@ -320,7 +320,7 @@ class KernelPath:
             self._collect(splice, index)
         self._installed.clear()
         self._by_index.clear()
-        self.carried.syns += self._answers.collect()
+        self._answers.collect(self.carried)
         self.note_flow = self.forget_flow = _ignore  # flows may outlive what they were told to
         self._columns.release()
         self._traffic.release()

@@ -19,6 +19,7 @@ typedef signed char s8;
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
+typedef long long s64;
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define net16(x) ((u16)__builtin_bswap16(x))
@@ -572,5 +573,8 @@ SECTION("program") int splice(struct __sk_buff *skb)
 {
 	int verdict = translate(skb);
 
-	return verdict == PASS && skb->protocol == net16(ETH_IP) ? answer(skb) : verdict;
+	if (verdict != PASS || skb->protocol != net16(ETH_IP))
+		return verdict;
+	verdict = answer(skb);
+	return verdict == PASS ? doubt(skb) : verdict;
 }

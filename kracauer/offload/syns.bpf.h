@@ -5,6 +5,9 @@
  * A plain SYN to a listener that everybody may use, of addresses and ports that the daemon may know no flow of, is turned into its
  * SYN-ACK where it lies. The cookie in it is the daemon's own (kracauer/tcp/cookie.py), and so is every byte of the packet. Any
  * other SYN is the daemon's: it is left as it was.
+ *
+ * A segment that belongs to nothing and brings no cookie is the daemon's, too: it may be the second one of a client whose first is
+ * late, or of a connection that is to be reset. But there are not many such, and what comes beyond that is a flood of guesses.
  */
 
 /* Maps. kracauer/offload/answering.py has the same layouts for Python. */
@@ -44,7 +47,9 @@ struct known {
 struct answered {
 	u64 until; /* nanoseconds of the monotonic clock: from then on all SYNs are the daemon's */
 	u64 syns;
-	u64 padding[6]; /* a cache line that no other worker has to read */
+	s64 spare;   /* how many guesses the daemon is still to be shown, until it says otherwise */
+	u64 guesses; /* those that it was not shown */
+	u64 padding[4]; /* a cache line that no other worker has to read */
 };
 _Static_assert(sizeof(struct answered) == 64, "a cache line");
 
@@ -427,4 +432,53 @@ FUNCTION int answer(struct __sk_buff *skb)
 		return DROP;
 	__sync_fetch_and_add(&counted->syns, 1);
 	return redirect(skb->ifindex, F_INGRESS);
+}
+
+/* ACKs. */
+
+enum { TERMS_END = 1 << 9 };
+
+/* Whether `isn` was baked for what `syn` is the SYN of, in this minute or the one before, with what is offered now. */
+INLINE int is_cookie(const struct syn *syn, const struct answering *how, u32 scale_code, u32 isn, u64 now)
+{
+	return ((u32)(cookie_of(syn, how, scale_code, now) >> 32) ^ isn) < TERMS_END ||
+	       ((u32)(cookie_of(syn, how, scale_code, now - COUNTER_NS) >> 32) ^ isn) < TERMS_END;
+}
+
+/* Keep a flood of guesses from the daemon; any other packet over IPv4 is left alone. */
+FUNCTION int doubt(struct __sk_buff *skb)
+{
+	struct syn syn = {};
+	const struct ipv4 *ip = &syn.ip;
+	struct tcp *tcp = &syn.tcp;
+	struct listener listener = {};
+	const struct answering *how;
+	const struct offer *found;
+	struct answered *counted;
+	u32 worker, scale_code;
+	u64 now;
+
+	if (skb_load_bytes(skb, LINK, &syn, sizeof(syn.ip) + sizeof(syn.tcp)))
+		return PASS;
+	if (!is_plain(tcp) || ip->version_ihl != 0x45 || ip->protocol != TCP || ip->fragment & net16(FRAGMENTED) ||
+	    !tcp->src_port || !tcp->dst_port)
+		return PASS;
+	now = ktime_get_coarse_ns();
+	worker = choose(ip->src, net16(tcp->src_port));
+	listener.address = ip->dst;
+	listener.port = tcp->dst_port;
+	listener.worker = worker;
+	found = map_lookup(&listeners, &listener);
+	how = map_lookup(&answering, &worker);
+	counted = map_lookup(&answered, &worker);
+	if (!counted || now >= counted->until || !found || !how || is_known(how, &syn, worker))
+		return PASS;
+	scale_code = found->scale_code;
+	tcp->seq = net32(net32(tcp->seq) - 1);
+	if (is_cookie(&syn, how, scale_code, net32(tcp->ack) - 1, now))
+		return PASS;
+	if (__sync_fetch_and_add(&counted->spare, -1) > 0)
+		return PASS;
+	__sync_fetch_and_add(&counted->guesses, 1);
+	return DROP;
 }

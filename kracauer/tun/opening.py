@@ -82,7 +82,12 @@ def open_device(
             )
         except OSError as error:
             raise _explain(name, error) from error
-    return _open(name, IFF_TUN | IFF_NO_PI | queues | (0 if is_adopting else IFF_TUN_EXCL), has_offloads)
+    try:
+        return _open(name, IFF_TUN | IFF_NO_PI | queues | (0 if is_adopting else IFF_TUN_EXCL), has_offloads)
+    except _RefusedError as refusal:
+        if is_adopting and interface_driver(name) == "tun":
+            raise DeviceError(*_explain_unlike(name, has_queues=has_queues)) from refusal
+        raise
 
 
 def open_queue(device: TunDevice, *, has_offloads: bool = True) -> TunDevice:
@@ -241,6 +246,18 @@ def _explain_taken(name: str) -> tuple[str, str]:
     return (
         f"the device name {name} is taken by an interface that is no TUN device (driver {driver})",
         "set network.device to a name that is free",
+    )
+
+
+def _explain_unlike(name: str, *, has_queues: bool) -> tuple[str, str]:
+    if has_queues:
+        return (
+            f"the device {name} was made for a single queue",
+            f"make it anew with `ip tuntap add name {name} mode tun multi_queue`, or set network.workers = 1",
+        )
+    return (
+        f"the device {name} was made for several queues",
+        f"make it anew with `ip tuntap add name {name} mode tun`, or set network.workers to their number",
     )
 
 

@@ -1,5 +1,6 @@
 """What a running service may do: what its work takes and no more, as root, and as nobody in a world as narrow as the unit's."""
 
+import json
 import os
 import signal
 import subprocess
@@ -96,7 +97,11 @@ def wrapped(script: str, directory: Path) -> Sequence[str]:
 
 
 def status(running: Running) -> dict[str, str]:
-    lines = Path(f"/proc/{running.process.pid}/status").read_text(encoding="ascii").splitlines()
+    return read_status(running.process.pid)
+
+
+def read_status(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
@@ -220,4 +225,39 @@ def test_as_nobody_it_has_a_fast_path_that_the_service_manager_holds(
     check_work(ip, running, tmp_path)
     assert command(tmp_path, "stop", "--forget")[0] == ExitCode.OK
     assert manager.names == []
+    assert DEVICE not in ip("link show")
+
+
+def may_nobody_run_python() -> bool:
+    """Whether a process of that user may start this interpreter, as a service starts its workers."""
+    as_nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all")
+    return subprocess.run([*as_nobody, "sh", "-c", f"test -x {sys.executable}"], check=False, timeout=10).returncode == 0
+
+
+def workers_of(directory: Path) -> list[int]:
+    """The processes of the service's workers."""
+    code, said, complaints = command(directory, "status", "--json")
+    assert code == ExitCode.OK, complaints
+    return [worker["pid"] for worker in json.loads(said)["workers"]]
+
+
+@pytest.mark.parametrize("is_nobody", [False, True], ids=["root", "nobody"])
+def test_workers_have_no_privileges_at_all(
+    ip: Ip, start: Start, tmp_path: Path, request: pytest.FixtureRequest, is_nobody: bool
+) -> None:
+    """Nor those that are started in the place of others, by a process that has given nearly all up itself."""
+    wrapper = request.getfixturevalue("narrow_with_bpf") if is_nobody else ()
+    if is_nobody and not may_nobody_run_python():
+        pytest.skip(f"needs an interpreter that user nobody may run, unlike {Path(sys.executable).resolve()}")
+    running = start(config=f"{CONFIG}\n[network]\nworkers = 2\n", wrapper=wrapper)
+    running.wait_for("ready")
+    os.kill(workers_of(tmp_path)[1], signal.SIGKILL)
+    running.wait_for("worker_replaced")
+    for pid in workers_of(tmp_path):
+        found = read_status(pid)
+        assert {int(found[name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapAmb")} == {0}
+        assert found["NoNewPrivs"] == "1"
+    assert status(running)["CapEff"] == NET_ADMIN
+    assert [line["event"] for line in running.lines if line["level"] != "info"] == ["worker_died"]
+    assert command(tmp_path, "stop", "--forget")[0] == ExitCode.OK
     assert DEVICE not in ip("link show")

@@ -13,7 +13,7 @@ from fast_lane import counters, is_attached, skip_without_fast_path, start_daemo
 from kracauer.lab import attacks, content, crowd, flood
 from kracauer.lab.topology import ORIGIN_1, SERVICE, Lab, Topology
 from kracauer.lab.transfers import connect, download
-from kracauer.offload.answering import ANSWERS_S
+from kracauer.offload.answering import ANSWERS_S, GUESSES_PER_SWEEP
 
 pytestmark = pytest.mark.lab
 
@@ -144,3 +144,20 @@ def test_a_port_that_comes_again_at_once_is_the_daemons_as_ever(open_lab: Callab
             assert connection.recv(1) == b""  # whoever ends first keeps the port for a while, and that is to be the origin
         time.sleep(0.05)  # until its end is acknowledged
     assert syns_answered(lab) == before + 1
+
+
+def test_a_flood_of_guesses_is_kept_away_and_counted_and_visitors_get_in(open_lab: Callable[..., Lab]) -> None:
+    lab = open_lab(has_attacker=True)
+    random = Random(2)
+    packets = list(attacks.segments(random, attacks.spoofed(random, 100_000, SERVICE_V4, 80), attacks.ACK, b"guess"))
+    before = counters(lab)["packets_read"]
+    attack = flood.launch(lab, packets, RATE, SECONDS)
+    visits = crowd.outcome(crowd.launch(lab, [NAME], SECONDS - 1, visitors=4, pause_s=0.05))
+    sent = flood.outcome(attack)
+    assert sent.per_second > RATE * 0.7, "the attacker was too slow for this to prove anything"
+    assert visits.failures == {}
+    assert len(visits.latencies_s) > 20
+    time.sleep(1.1)  # until the next sweep
+    after = counters(lab)
+    assert after["dropped"]["bad_cookie"] > 0.9 * sent.sent
+    assert after["packets_read"] - before < 16 * len(visits.latencies_s) + (SECONDS + 3) * GUESSES_PER_SWEEP + sent.sent / 500

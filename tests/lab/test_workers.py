@@ -188,6 +188,18 @@ def test_nothing_is_left_of_them_when_all_is_forgotten(site: Site) -> None:
     assert not [path for path in (site.lab.directory / "run").iterdir() if ".flows" in path.name]
 
 
+def test_fragments_and_narrow_paths_find_the_worker_that_has_the_flow(build_lab: Callable[[Topology], Lab]) -> None:
+    """Path MTUs are told by ICMP errors, which have no ports of their own but those they quote."""
+    site = Site(build_lab(Topology(client_path_mtu=1300, backend_path_mtu=1340)), "off")
+    site.start()
+    for _ in range(6):
+        with connect(site.lab.client, SERVICE, NAME) as connection:
+            assert download(connection, NAME, MIB) == content.digest(MIB)
+        with connect(site.lab.client, SERVICE, NAME) as connection:
+            assert upload(connection, NAME, MIB) == content.digest(MIB)
+    assert site.stop().get("refused", {}) == {}
+
+
 def kill(site: Site) -> None:
     """Kill all of them at once, as a service manager does that has lost its patience."""
     daemon = site.lab.daemon

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Sequence
+from dataclasses import replace
 
 import packets as whole
 import pytest
@@ -19,9 +20,9 @@ from kracauer.offload.answering import KnownFlows, build_answering, build_listen
 from kracauer.offload.layout import build_entries
 from kracauer.offload.options import is_walked, is_walked_syn
 from kracauer.steering import ALL, Share
-from kracauer.tcp.cookie import COUNTER_S
+from kracauer.tcp.cookie import COUNTER_S, CookieJar
 from kracauer.tcp.splice import BELIEVABLE_WINDOW
-from kracauer.tcp.terms import Offer
+from kracauer.tcp.terms import Offer, encode_scale
 from kracauer.translate.addresses import is_legal_source_v4
 from kracauer.wire import ipv4, tcp, vnet_hdr
 from kracauer.wire.buffer import Frame
@@ -108,7 +109,14 @@ class _Counted(KnownFlows):
 
 
 def answering_machine(
-    order: Order, promise: Promise, secret: bytes, *, now: int, flows: Sequence[bytes] = (), share: Share = ALL
+    order: Order,
+    promise: Promise,
+    secret: bytes,
+    *,
+    now: int,
+    flows: Sequence[bytes] = (),
+    share: Share = ALL,
+    spare: int = 1,
 ) -> Machine:
     known = _Counted(order)
     for key in flows:
@@ -117,7 +125,7 @@ def answering_machine(
     listeners = build_listeners(told, share.number)
     maps = Answering(listeners, build_answering(secret, known), bytes(known.counters), until=now + 1)
     nothing = build_entries(make(PLAIN).constants, 0)
-    return Machine(order, nothing, now=now, answering=maps, workers=share.workers, worker=share.number)
+    return Machine(order, nothing, now=now, answering=maps, workers=share.workers, worker=share.number, spare=spare)
 
 
 # Around the steps of the counter that cookies cover.
@@ -194,3 +202,23 @@ def test_every_machine_answers_as_the_worker_does_that_has_the_client(order: Ord
         if not share.owns(packet.src, packet.src_port) or index < 10:
             assert not is_taken
     assert machine.syns > 3
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(0, 511), st.sampled_from([0, 1 << 9, 1 << 31]), st.integers(1, 119), st.booleans()
+)
+def test_every_machine_keeps_guesses_away_and_lets_cookies_through(
+    order: Order, seq: int, terms: int, wrong: int, age_s: int, has_room: bool
+) -> None:
+    secret, now_s = bytes(32), 120  # the end of a minute: what is older than two is too old
+    promise, now = PROMISE, now_s * 10**9 - 1
+    packet = syn()
+    key = bytes(data_of(packet)[12:24])
+    scale_code = encode_scale(promise.offer.window_scale)
+    isn = CookieJar(secret).bake(key, seq, terms, scale_code, now / 10**9 - age_s).isn ^ wrong
+    segment = replace(packet, flags=0x10, seq=(seq + 1) % 2**32, ack=(isn + 1) % 2**32, options=(), payload=b"hello")
+    machine = answering_machine(order, promise, secret, now=now, spare=int(has_room))
+    assert not machine.run(Packet(bytearray(data_of(segment))))
+    assert machine.has_dropped is (bool(wrong) and not has_room)

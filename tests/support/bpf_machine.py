@@ -25,6 +25,7 @@ _CALL_FUNCTION = 1
 _PSEUDO_HDR = 16
 _MOST_STEPS = 20_000
 _INTO_RECEIVING = 7
+_DROP = 2
 
 
 def _signed(value: int, bits: int) -> int:
@@ -67,7 +68,7 @@ NO_ANSWERS = Answering({}, bytes(ANSWERING.size), bytes(KNOWN_BYTES), 0)
 class Machine:
     """One flow's entries in the maps, its traffic, and a program that is run on packets. `now` is in nanoseconds.
 
-    Of `workers` only number `worker` has anything there by which SYNs are answered.
+    Of `workers` only number `worker` has anything there by which SYNs are answered. `spare` guesses are let through.
     """
 
     def __init__(
@@ -81,6 +82,7 @@ class Machine:
         answering: Answering = NO_ANSWERS,
         workers: int = 1,
         worker: int = 0,
+        spare: int = 1 << 32,
     ) -> None:
         self.order: Order = order
         self._now = now
@@ -88,7 +90,7 @@ class Machine:
         self._relocations = bytecode.RELOCATIONS[order]
         self.traffic = bytearray(TRAFFIC_BYTES)
         self._workers, self._worker = workers, worker
-        self.answered = bytearray(self.in_order(ANSWERED.pack(answering.until, 0), ANSWERED.format))
+        self.answered = bytearray(self.in_order(ANSWERED.pack(answering.until, 0, spare, 0), ANSWERED.format))
         self._hashes = {
             "client_flows": {entries.client_key: bytearray(self.in_order(entries.to_backend, "=2s2sHbxIIIIIH2x32s"))},
             "backend_flows": {entries.backend_key: bytearray(self.in_order(entries.to_client, "=2s2sHbxIIIIII8s"))},
@@ -109,6 +111,7 @@ class Machine:
         self._memory: dict[int, bytearray] = {}
         self._registers = [0] * 11
         self._packet = Packet(bytearray(b"\x45"))
+        self.has_dropped = False
 
     def in_order(self, data: bytes, layout: str) -> bytes:
         """A value of a map as a machine of this byte order has it."""
@@ -146,7 +149,8 @@ class Machine:
         self._memory = {_STACK: bytearray(512), _CONTEXT: context}
         self._registers = [0, _CONTEXT << 32, *[0] * 8, (_STACK << 32) + 512]
         verdict = self._execute()
-        assert verdict in (-1, _INTO_RECEIVING), verdict
+        assert verdict in (-1, _INTO_RECEIVING, _DROP), verdict
+        self.has_dropped = verdict == _DROP
         return verdict == _INTO_RECEIVING
 
     def _execute(self) -> int:

@@ -128,3 +128,21 @@ def test_a_queue_that_is_handed_down_is_as_good(queues: list[TunDevice]) -> None
     inherited.close()
     with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(descriptor)
+
+
+@pytest.mark.parametrize("has_queues", [False, True])
+def test_a_device_that_the_operator_has_made_otherwise_is_explained(own_netns: Ip, has_queues: bool) -> None:
+    own_netns(f"tuntap add dev {DEVICE} mode tun{'' if has_queues else ' multi_queue'}")
+    with pytest.raises(DeviceError, match="was made for a single queue" if has_queues else "was made for several") as caught:
+        open_device(DEVICE, is_adopting=True, has_queues=has_queues)
+    assert "network.workers" in caught.value.remedy
+    assert DEVICE in own_netns("link show")
+
+
+def test_a_device_that_the_operator_has_made_for_queues_is_used(own_netns: Ip) -> None:
+    own_netns(f"tuntap add dev {DEVICE} mode tun multi_queue")
+    device = open_device(DEVICE, is_adopting=True, has_queues=True)
+    second = open_queue(device)
+    second.close()
+    device.close()
+    assert DEVICE in own_netns("link show")

@@ -65,7 +65,8 @@ def examine_device_name(facts: Facts) -> Iterator[Finding]:
     network, interface = facts.config.network, facts.interface
     name = network.device
     if interface is None and not network.manage:
-        remedy = run_here(f"ip tuntap add dev {name} mode tun && ip link set {name} up")
+        queues = " multi_queue" if network.workers > 1 else ""
+        remedy = run_here(f"ip tuntap add dev {name} mode tun{queues} && ip link set {name} up")
         yield DEVICE_NAME.failure(f"network.manage = false, and there is no device {name}", remedy)
     elif interface is None:
         yield DEVICE_NAME.ok(f"{name} is free")

@@ -7,7 +7,8 @@ from typing import Final
 
 import kracauer
 from kracauer.daemon import ControlError, NotPermittedError, NotRunningError, ask
-from kracauer.daemon.runtime import runtime_directory, runtime_file
+from kracauer.daemon.flow_files import flow_paths
+from kracauer.daemon.runtime import runtime_directory
 from kracauer.doctor.facts import Service, ServiceState, Storage
 
 _EFFECTIVE: Final = re.compile(r"^CapEff:\s*([0-9a-f]+)$", re.MULTILINE)
@@ -32,13 +33,12 @@ def look_at_storage(device: str) -> Storage:
     while not place.exists():
         place = place.parent
     room = os.statvfs(place)
-    flow_file = runtime_file(device, "flows")
     return Storage(
         directory=directory,
         is_there=directory.is_dir(),
         is_writable=place.is_dir() and os.access(place, os.W_OK | os.X_OK) and (directory.is_dir() or place != directory),
         free_bytes=room.f_bavail * room.f_frsize,
-        flow_file_bytes=flow_file.stat().st_size if directory.is_dir() and flow_file.exists() else 0,
+        flow_file_bytes=sum(path.stat().st_size for path in flow_paths(device)),
         mount=_mount_point(place.resolve()),
         mount_bytes=room.f_blocks * room.f_frsize,
     )
