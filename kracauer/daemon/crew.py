@@ -46,6 +46,7 @@ class Crew:
         self._log = log
         self._standing = standing
         self._former_counters: dict[str, Any] = {}
+        self._briefed: dict[int, Config] = {}
         self._stopped: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = {member.number for member in self.members}
@@ -134,6 +135,7 @@ class Crew:
 
     def _spawn(self, member: Member, *, is_replacing: bool) -> Order:
         order, descriptors = self._equipment.order(self._config, member.number, self._standing(), is_replacing=is_replacing)
+        self._briefed[member.number] = self._config
         member.spawn(descriptors)
         return order
 
@@ -170,6 +172,8 @@ class Crew:
         failures = 0
         while not self._is_stopping:
             reader = await member.serve(Serve(self._standing()))
+            if self._briefed[member.number] is not self._config:  # there was a reload meanwhile
+                member.tell(Reconfigure(share_of(self._config, len(self.members))))
             await member.listen(reader, lambda said: self._take(member, said))
             status = await member.await_end()
             if self._is_stopping:
@@ -254,6 +258,7 @@ class Crew:
         self._is_stopping = True
         for member in self.members:
             member.stop(is_final=self.is_final)
+            member.dismiss()  # one that is only just beginning
         await asyncio.gather(*(member.await_end() for member in self.members))
         tasks = list(self._tasks)
         if tasks:  # they take the last words

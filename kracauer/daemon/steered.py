@@ -132,13 +132,15 @@ class SteeredSource:
 class SteeredDevice:
     """A worker's queue, as a device that gives out just what is the worker's own.
 
-    `is_steered` tells that the kernel chooses the queue by our program.
+    `is_steered` tells that the kernel chooses the queue by our program. Until the queue has been empty once there may be
+    something in it that came before that did, and belongs to anybody.
     """
 
     def __init__(self, queue: Device, neighbours: Neighbours, *, is_steered: bool) -> None:
         self._queue = queue
         self._neighbours = neighbours
         self._is_steered = is_steered
+        self._is_trusted = False
 
     @property
     def name(self) -> str:
@@ -168,8 +170,9 @@ class SteeredDevice:
         if self._neighbours.load_waiting(frame):
             return True
         while self._queue.read_into(frame):
-            if self._neighbours.keep(frame, is_steered=self._is_steered):
+            if self._neighbours.keep(frame, is_steered=self._is_trusted):
                 return True
+        self._is_trusted = self._is_steered
         return False
 
     def write(self, packet: Buffer) -> None:

@@ -83,8 +83,17 @@ def test_what_the_kernel_cannot_know_is_handed_over_as_it_came(workers: list[Wor
     assert workers[first].neighbours.handed_over == 1
 
 
+def test_what_was_in_the_queue_before_it_was_steered_belongs_to_anybody(workers: list[Worker]) -> None:
+    """A worker that took it for its own would reset the connection of another one."""
+    first = OTHERS[0]
+    for packet in (FROM_CLIENT, FROM_BACKEND):
+        inject(workers[first], packet)
+    assert settle(workers) == {OWNER: [VNET + FROM_CLIENT, VNET + FROM_BACKEND]}
+
+
 def test_plain_packets_are_looked_at_only_where_the_kernel_does_not_steer(workers: list[Worker]) -> None:
     first = OTHERS[0]
+    assert workers[first].read() == []
     inject(workers[first], FROM_CLIENT)
     is_steered = workers[first].device._is_steered
     assert settle(workers) == {(first if is_steered else OWNER): [VNET + FROM_CLIENT]}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from kracauer.cli.exit_codes import ExitCode
 from kracauer.lab import configuration, content, crowd, endurance
 from kracauer.lab.endurance import Pace
 from kracauer.lab.namespaces import python_module
@@ -130,6 +131,37 @@ def test_all_of_them_and_the_supervisor_may_die(site: Site) -> None:
         site.start()
         assert sum(line["flows"] for line in site.events("flows_adopted")) >= 24
     site.visit(3)
+
+
+def test_workers_whose_supervisor_dies_leave_all_to_the_next_one(site: Site) -> None:
+    site.start()
+    pids = site.pids()
+    daemon = site.lab.daemon
+    assert daemon is not None
+    with lasting(site, 24):
+        time.sleep(0.5)
+        daemon.send_signal(signal.SIGKILL)
+        daemon.wait()
+        deadline = time.monotonic() + 5
+        while any(Path(f"/proc/{pid}").exists() for pid in pids) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        site.start()
+        assert sum(line["flows"] for line in site.events("flows_adopted")) >= 24
+        assert sum(line["discarded"] for line in site.events("flows_adopted")) == 0
+
+
+def test_a_device_that_is_lost_ends_the_service_and_no_connection(site: Site) -> None:
+    site.start()
+    with lasting(site, 12):
+        time.sleep(0.5)
+        site.lab.router.run(["ip", "link", "del", "kracauer0"])
+        daemon = site.lab.daemon
+        assert daemon is not None
+        assert daemon.wait() == ExitCode.DEVICE_LOST
+        (line,) = site.events("device_lost")
+        assert "kracauer0 has gone away" in line["cause"]
+        site.start()
 
 
 def test_connections_go_on_whatever_their_number(site: Site) -> None:
