@@ -17,6 +17,7 @@ from typing import Any, Final
 
 _LENGTH: Final = struct.Struct("!I")
 MOST_BYTES: Final = 1 << 30  # no configuration is as large
+MOST_SAID: Final = 1 << 26  # nor is what there is to say of ten thousand backends
 
 
 class ChannelClosedError(Exception):
@@ -45,6 +46,8 @@ def send_words(channel: socket.socket, words: Mapping[str, object]) -> None:
 def receive_words(channel: socket.socket) -> dict[str, Any]:
     """The next words, from a socket that waits; raises ChannelClosedError, or TimeoutError as the socket says."""
     (length,) = _LENGTH.unpack(_receive(channel, _LENGTH.size))
+    if length > MOST_SAID:
+        raise ChannelClosedError
     return _parse_words(_receive(channel, length))
 
 
@@ -64,12 +67,12 @@ def pack_words(words: Mapping[str, object]) -> bytes:
 
 async def next_order(reader: asyncio.StreamReader) -> Any:
     """The next order; raises ChannelClosedError."""
-    return pickle.loads(await _read(reader))
+    return pickle.loads(await _read(reader, MOST_BYTES))
 
 
 async def next_words(reader: asyncio.StreamReader) -> dict[str, Any]:
     """The next words; raises ChannelClosedError."""
-    return _parse_words(await _read(reader))
+    return _parse_words(await _read(reader, MOST_SAID))
 
 
 def _reduce_proxy(proxy: MappingProxyType[Any, Any]) -> tuple[Callable[..., object], tuple[dict[Any, Any]]]:
@@ -95,10 +98,10 @@ def _parse_words(message: bytes) -> dict[str, Any]:
     return words
 
 
-async def _read(reader: asyncio.StreamReader) -> bytes:
+async def _read(reader: asyncio.StreamReader, most: int) -> bytes:
     try:
         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-        if length > MOST_BYTES:
+        if length > most:
             raise ChannelClosedError
         return await reader.readexactly(length)
     except (asyncio.IncompleteReadError, OSError):

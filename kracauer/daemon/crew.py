@@ -16,7 +16,7 @@ from kracauer.config import Config, share_of
 from kracauer.daemon.background import in_background
 from kracauer.daemon.equipment import Equipment
 from kracauer.daemon.member import Member, WorkerError, describe_end
-from kracauer.daemon.merging import merge_numbers, merge_reports
+from kracauer.daemon.merging import NOTHING_HEARD, merge_numbers, merge_reports
 from kracauer.daemon.orders import LogCounters, Order, Reconfigure, Serve
 from kracauer.errors import DeviceError
 from kracauer.fast_path import Standing
@@ -90,6 +90,7 @@ class Crew:
         loop.add_signal_handler(signal.SIGTERM, self.stop)
         loop.add_signal_handler(signal.SIGINT, self.stop_for_good)
         loop.add_signal_handler(signal.SIGUSR1, self._log_counters)
+        loop.set_exception_handler(self._handle_loop_error)
         try:
             for member in self.members:
                 self._begin(self._attend(member))
@@ -123,9 +124,7 @@ class Crew:
     async def report(self) -> Mapping[str, object]:
         """As one process reports, with what there is to say of each worker."""
         await self._refresh()
-        reports = [member.report for member in self.members if "counters" in member.report]
-        if not reports:
-            raise RuntimeError("no worker has reported yet")
+        reports = [member.report for member in self.members if "counters" in member.report] or [NOTHING_HEARD]
         return merge_reports(reports, [self._former_counters]) | {"workers": [_describe(member) for member in self.members]}
 
     def totals(self) -> Mapping[str, object]:
@@ -155,6 +154,11 @@ class Crew:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self._log.error("internal_error", error=repr(error), exc_info=error)
+
+    def _handle_loop_error(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Asyncio's last resort: what a callback, or whoever asks on the control socket, has let through."""
+        error = context.get("exception")
+        self._log.error("internal_error", error=repr(error) if error else context["message"], exc_info=error)
 
     async def _await_ready(self) -> None:
         assert self._stopped is not None

@@ -1,9 +1,24 @@
 """What several workers have to tell, as one service tells it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Final
 
-Key = TypeVar("Key")
+# A report where there is none: all workers have just died, and are being started anew.
+NOTHING_HEARD: Final[Mapping[str, Any]] = {
+    "flows": {},
+    "backends": [],
+    "flows_kept": 0,
+    "holdings": {},
+    "offload": {
+        "hook": None,
+        "flows": 0,
+        "survives": False,
+        "kept_by": None,
+        "cause": "no worker has told of it yet",
+        "remedy": None,
+    },
+    "counters": {"packets_read": 0, "packets_written": 0, "internal_errors": 0},
+}
 
 
 def merge_numbers(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:

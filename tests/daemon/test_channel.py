@@ -107,6 +107,7 @@ def test_a_large_order_arrives_in_pieces() -> None:
         b"\0\0\0",
         b"\0\0\0\x05{}",
         b"\xff\xff\xff\xff{}",
+        (channel.MOST_SAID + 1).to_bytes(4, "big") + b"{}",
         b"\0\0\0\x02[]",
         b"\0\0\0\x03{]}",
         b"\0\0\0\x02\xff\xff",

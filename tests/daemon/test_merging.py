@@ -5,7 +5,19 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kracauer.daemon.merging import merge_numbers, merge_reports
+from kracauer.cli.status import render_status
+from kracauer.daemon.merging import NOTHING_HEARD, merge_numbers, merge_reports
+
+STATUS = {
+    "version": "0",
+    "pid": 1,
+    "uptime_s": 1.0,
+    "device": "kracauer0",
+    "prefix": "2001:db8:46::/96",
+    "listening": [],
+    "names": 1,
+    "last_reload": None,
+}
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abc"), st.integers(0, 9)), max_size=4))
@@ -56,3 +68,11 @@ def test_of_a_backend_what_was_heard_last_is_shown_and_connections_are_added() -
     first, second = merge_reports(reports)["backends"]
     assert (first["flows"], first["state"], first["answered_before_s"]) == (6, "up", 0.5)
     assert (second["flows"], second["state"]) == (4, "unknown")
+
+
+def test_where_nothing_was_heard_yet_there_is_something_to_show() -> None:
+    merged = merge_reports([NOTHING_HEARD], [{"packets_read": 5}])
+    assert merged["counters"]["packets_read"] == 5
+    shown = dict(render_status(merged | STATUS))
+    assert shown["fast path"] == "none: no worker has told of it yet"
+    assert shown["connections"] == "0"
