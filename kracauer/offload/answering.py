@@ -16,7 +16,7 @@ _COUNTERS_PER_FLOW: Final = 16
 
 LISTENER: Final = struct.Struct("=4s2sH")
 OFFER: Final = struct.Struct("=HHHBB")
-ANSWERING: Final = struct.Struct("=8Q4QI12x")
+ANSWERING: Final = struct.Struct("=8Q4QI4xq")
 # Until when (ns), and how many have been; how many guesses the process is still to be shown, and how many it was not shown.
 ANSWERED: Final = struct.Struct("=QQqQ32x")
 ANSWERED_UNTIL: Final = struct.Struct("=Q")
@@ -51,9 +51,9 @@ def _build_offer(promise: Promise) -> bytes:
     return OFFER.pack(offer.mss, promise.cut_mss, offer.window, encode_scale(offer.window_scale), grants)
 
 
-def build_answering(secret: bytes, known: "KnownFlows") -> bytes:
-    """By what cookies are baked, and flows looked for."""
-    return ANSWERING.pack(*midstate.keyed_state(secret, DIGEST_BYTES), *known.steps, known.shift)
+def build_answering(secret: bytes, known: "KnownFlows", ahead_ns: int = 0) -> bytes:
+    """By what cookies are baked, and flows looked for; `ahead_ns` is how far our clock is of the kernel's."""
+    return ANSWERING.pack(*midstate.keyed_state(secret, DIGEST_BYTES), *known.steps, known.shift, ahead_ns)
 
 
 def counters_for(capacity: int) -> int:

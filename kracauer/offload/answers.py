@@ -22,6 +22,7 @@ from kracauer.offload.answering import (
     build_listeners,
     counters_for,
 )
+from kracauer.offload.clock import ahead_ns
 from kracauer.offload.collecting import NANOSECONDS
 
 _MAPS: Final = ("answering", "answered", "known_flows")
@@ -54,7 +55,7 @@ class Answers:
     def promise(self, promises: Promises) -> int:
         """Answer by these from now on; returns 0, or the errno for which nothing is answered."""
         entries = build_listeners(promises, self._number)
-        self._answering[:] = build_answering(promises.secret, self.known)
+        self._answering[:] = build_answering(promises.secret, self.known, ahead_ns())
         self._is_answering = False
         problem = 0
         try:
@@ -78,7 +79,7 @@ class Answers:
         """Have SYNs answered for three seconds more, if there is something to promise."""
         if self._is_answering:
             SPARE.pack_into(self._answered, SPARE_AT, GUESSES_PER_SWEEP)
-            ANSWERED_UNTIL.pack_into(self._answered, 0, int((now + ANSWERS_S) * NANOSECONDS))
+            ANSWERED_UNTIL.pack_into(self._answered, 0, int((now + ANSWERS_S) * NANOSECONDS) - ahead_ns())
 
     def stop(self) -> None:
         """Leave all SYNs to the process, at once."""

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from kracauer.fast_path import Carried
+from kracauer.offload.clock import ahead_ns
 from kracauer.offload.layout import CARRIED, COLLECTED, COLLECTED_AT
 from kracauer.tcp.record import (
     MAKES_TIMESTAMPS,
@@ -79,15 +80,12 @@ def carry_over(traffic: Memory | memoryview, at: int, splice: Splice, carried: C
 
     Returns whether the flow is in another state by that.
     """
-    fins = []
+    fins, ahead = [], ahead_ns()
     for part, add in ((at, add_to_backend), (at + CARRIED.size, add_to_client)):
         packets, size, last_seen, acked, _, packets_before, size_before, fin_seen = CARRIED.unpack_from(traffic, part)
-        fins.append(fin_seen)
+        fins.append((fin_seen + ahead) / NANOSECONDS if fin_seen else 0.0)
         if packets != packets_before:
-            add(splice, Gain(packets - packets_before, size - size_before, acked, last_seen / NANOSECONDS))
+            add(splice, Gain(packets - packets_before, size - size_before, acked, (last_seen + ahead) / NANOSECONDS))
             carried.add(packets - packets_before, size - size_before)
             COLLECTED.pack_into(traffic, part + COLLECTED_AT, packets, size)
-    client_fin_seen, backend_fin_seen = fins
-    if not client_fin_seen and not backend_fin_seen:
-        return False
-    return add_fins(splice, client_fin_seen / NANOSECONDS, backend_fin_seen / NANOSECONDS)
+    return any(fins) and add_fins(splice, *fins)

@@ -14,6 +14,7 @@ from kracauer.offload.answering import KNOWN_BYTES, LISTENERS, counters_for
 from kracauer.offload.answers import Answers
 from kracauer.offload.attachment import Attachment, attach
 from kracauer.offload.bpf import OffloadError
+from kracauer.offload.clock import ahead_ns
 from kracauer.offload.collecting import LEASE_S, NANOSECONDS, carry_over, in_order, is_suited
 from kracauer.offload.keepers import Keeper, UnkeptError
 from kracauer.offload.layout import (
@@ -285,7 +286,7 @@ class KernelPath:
         """As the contract has it; no system call."""
         if self.program < 0:
             return self._take_moved()
-        CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * NANOSECONDS))
+        CONTROL.pack_into(self._control, 0, int((now + LEASE_S) * NANOSECONDS) - ahead_ns())
         self._answers.renew(now)
         self._answers.collect(self.carried)
         end = self._places.end * _ROW

@@ -35,7 +35,7 @@ struct answering {
 	u64 steps[4]; /* of the hash by which known flows are counted */
 	u32 shift;    /* what of it is left is an index among the worker's counters */
 	u32 nothing;  /* always 0, which the verifier does not know */
-	u64 padding;
+	u64 ahead;    /* of our clock the daemon's is, in nanoseconds */
 };
 _Static_assert(sizeof(struct answering) == 112, "no padding but what is named");
 
@@ -424,7 +424,7 @@ FUNCTION int answer(struct __sk_buff *skb)
 	asked.scale ^= how->nothing;
 	asked.bits ^= how->nothing;
 	state ^= how->nothing;
-	length = 20 + turn(&syn, &asked, &offer, cookie_of(&syn, how, offer.scale_code, now), state);
+	length = 20 + turn(&syn, &asked, &offer, cookie_of(&syn, how, offer.scale_code, now + how->ahead), state);
 	asm volatile("" : "+r"(length));
 	if (length < 40 || length > 80 || skb_change_tail(skb, LINK + length, 0))
 		return PASS;
@@ -475,7 +475,7 @@ FUNCTION int doubt(struct __sk_buff *skb)
 		return PASS;
 	scale_code = found->scale_code;
 	tcp->seq = net32(net32(tcp->seq) - 1);
-	if (is_cookie(&syn, how, scale_code, net32(tcp->ack) - 1, now))
+	if (is_cookie(&syn, how, scale_code, net32(tcp->ack) - 1, now + how->ahead))
 		return PASS;
 	if (__sync_fetch_and_add(&counted->spare, -1) > 0)
 		return PASS;

@@ -1,8 +1,11 @@
 """Daemons whose monotonic clocks differ, one after the other on the same flow file."""
 
+import time
+
 import pytest
 from faults import Trial, ask, until
 
+from kracauer.daemon.service import SWEEP_S
 from kracauer.lab.clock import shifted
 from kracauer.lab.topology import SERVICE
 
@@ -13,8 +16,14 @@ TRANSITORY_S = 240
 NEIGHBOUR = "192.0.2.8"
 
 
-def restart(trial: Trial, ahead_s: int) -> None:
+def kill(trial: Trial) -> None:
+    """Kill the daemon once it has noted all that the kernel has carried: the kernel's clock is nobody's who comes later."""
+    time.sleep(SWEEP_S + 0.2)
     trial.kill()
+
+
+def restart(trial: Trial, ahead_s: int) -> None:
+    kill(trial)
     trial.start(wrapper=shifted(ahead_s))
 
 
@@ -49,14 +58,14 @@ def test_flows_that_have_been_idle_too_long_are_not_taken_for_alive_where_an_end
         lost.bind((NEIGHBOUR, 0))
         lost.connect((SERVICE, 80))
         assert ask(lost) == 200
-        trial.kill()
+        kill(trial)
         trial.lab.client.run(["ip", "address", "del", f"{NEIGHBOUR}/24", "dev", "eth0"])
         expected = {"established": 1, "probing": 1}
         for ahead_s in (IDLE_S + 600, IDLE_S + 600 + TRANSITORY_S + 60):  # the second one asks again: it has heard nothing
             trial.start(wrapper=shifted(ahead_s))
             until(lambda: trial.status()["flows"] == expected, 10, lambda: trial.status()["flows"])
             assert ask(kept) == 200
-            trial.kill()
+            kill(trial)
     trial.start(wrapper=shifted(ahead_s))
 
 
