@@ -257,7 +257,7 @@ def test_off_takes_an_earlier_program_away_and_keeps_its_flows(build: Callable[.
 def test_maps_of_another_layout_are_told_and_taken_away(build: Callable[..., Site]) -> None:
     site = build()
     site.start()
-    transfer = Transfer(site.lab)
+    transfer = Transfer(site.lab, 2 * LENGTH)  # long enough for as many packets as are looked at
     transfer.wait_for(2 * MIB)
     assert site.lab.daemon is not None
     site.lab.daemon.kill()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from shared_host import Echo, is_reached
+from tun_node import OPEN_TO_ALL
 
 from kracauer.lab import links, runs
 from kracauer.lab.namespaces import PACKAGE_ROOT, NetworkNamespace
@@ -187,7 +188,7 @@ def test_systemd_networkd_takes_the_files_for_the_device(host: NetworkNamespace,
     exec {NETWORKD}
     """
     try:
-        process = BackgroundProcess("networkd", host, ["unshare", "--mount", "sh", "-ec", script], tmp_path / "networkd.log")
+        process = BackgroundProcess("networkd", host, [*OPEN_TO_ALL, "sh", "-ec", script], tmp_path / "networkd.log")
         for _ in range(100):
             if routes(host) >= ROUTES or not process.is_running:
                 break

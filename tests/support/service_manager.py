@@ -20,6 +20,7 @@ from kracauer.lab import syscalls
 
 ROOT: Final = Path(__file__).parents[2]
 _MOST_AT_ONCE: Final = 253  # SCM_MAX_FD
+_FAR: Final = 64
 _KCMP: Final = {"x86_64": 312, "aarch64": 272, "riscv64": 272, "ppc64le": 354, "s390x": 343}
 _KCMP_FILE: Final = 0
 _ABOVE_ALL: Final = 500
@@ -152,12 +153,13 @@ class ServiceManager:
 def hand_over(monkeypatch: pytest.MonkeyPatch, names: Sequence[str], fds: Sequence[int]) -> list[int]:
     """Have this process be handed `fds`, which are closed, by these names; returns at which numbers they are then.
 
-    A service has them from 3 on, where this process has its own: so they lie where 3 is meant to be.
+    A service has them from 3 on, where this process has its own: so they lie where 3 is meant to be, and far enough from all
+    others that no thread opens anything there meanwhile.
     """
     monkeypatch.setenv("LISTEN_PID", str(os.getpid()))
     monkeypatch.setenv("LISTEN_FDS", str(len(fds)))
     monkeypatch.setenv("LISTEN_FDNAMES", ":".join(names))
-    first = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir()) + 1
+    first = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir()) + _FAR
     monkeypatch.setattr("kracauer.daemon.inherited._FIRST", first)
     for number, fd in enumerate(fds, first):
         os.dup2(fd, number)
