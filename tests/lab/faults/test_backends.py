@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 from faults import NAME, OTHER_NAME, Trial, ask, until
 
+from kracauer.daemon.service import SWEEP_S
 from kracauer.lab.clock import shifted
 from kracauer.lab.namespaces import NetworkNamespace
 from kracauer.lab.topology import ORIGIN_1, SERVICE
@@ -56,6 +57,7 @@ def states(trial: Trial) -> dict[str, int]:
 
 def check_cleared(trial: Trial) -> None:
     """Whoever serves when the transitory time is over has no flow of the dead any more."""
+    time.sleep(SWEEP_S + 0.2)  # until all is noted that the kernel has seen, whose clock stays what it is
     trial.kill()
     trial.start(wrapper=shifted(TRANSITORY_S + 60))
     until(lambda: states(trial) == {}, 10, lambda: states(trial))
