@@ -50,11 +50,13 @@ class Program(NamedTuple):
 _HERE: Final = Path(__file__).parent
 SPLICE: Final = Program(
     _HERE / "splice.bpf.c",
-    (_HERE / "syns.bpf.h", _HERE / "workers.bpf.h"),
+    (_HERE / "packets.bpf.h", _HERE / "syns.bpf.h", _HERE / "workers.bpf.h"),
     _HERE / "bytecode.py",
     ("link_header_length", "workers"),
 )
-STEER: Final = Program(_HERE / "steer.bpf.c", (_HERE / "workers.bpf.h",), _HERE / "steering_bytecode.py", ("workers",))
+STEER: Final = Program(
+    _HERE / "steer.bpf.c", (_HERE / "packets.bpf.h", _HERE / "workers.bpf.h"), _HERE / "steering_bytecode.py", ("workers",)
+)
 PROGRAMS: Final = (SPLICE, STEER)
 
 

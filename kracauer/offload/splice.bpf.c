@@ -14,23 +14,7 @@
  * addresses that its checksum does not fit, or numbers that its receiver does not expect: it is lost, as packets may be.
  */
 
-typedef unsigned char u8;
-typedef signed char s8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-typedef long long s64;
-
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define net16(x) ((u16)__builtin_bswap16(x))
-#define net32(x) ((u32)__builtin_bswap32(x))
-#else
-#define net16(x) ((u16)(x))
-#define net32(x) ((u32)(x))
-#endif
-
-#define SECTION(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
+#include "packets.bpf.h"
 
 /* Linux's include/uapi/linux/bpf.h and pkt_cls.h, as far as it is needed. */
 
@@ -67,28 +51,13 @@ extern const u8 link_header_length[];
 
 /* Packets. */
 
-enum { ETH_IP = 0x0800, ETH_IPV6 = 0x86DD, TCP = 6 };
+enum { ETH_IP = 0x0800, ETH_IPV6 = 0x86DD };
 enum { FIN = 1, SYN = 2, RST = 4, ACK = 16, DECISIVE = SYN | RST | ACK };
 /* How far from what was acknowledged a FIN may lie to be believed, see splice.py. */
 enum { BELIEVABLE_WINDOW = 1 << 24 };
-enum { DONT_FRAGMENT = 0x4000, FRAGMENTED = 0x3FFF };
+enum { DONT_FRAGMENT = 0x4000 };
 /* Above this an IPv4 result goes out with DF set, see splice.py. */
 enum { DF_ABOVE = 1260 };
-
-struct ipv4 {
-	u8 version_ihl, tos;
-	u16 total_length, identification, fragment;
-	u8 ttl, protocol;
-	u16 checksum;
-	u32 src, dst;
-};
-
-struct ipv6 {
-	u32 version_class_label;
-	u16 payload_length;
-	u8 next_header, hop_limit;
-	u32 src[4], dst[4];
-};
 
 struct tcp {
 	u16 src_port, dst_port;

@@ -9,21 +9,7 @@
  * Built by `python -m kracauer.offload.build`, which needs clang and no headers.
  */
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
-
-#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-#define net16(x) ((u16)__builtin_bswap16(x))
-#define net32(x) ((u32)__builtin_bswap32(x))
-#else
-#define net16(x) ((u16)(x))
-#define net32(x) ((u32)(x))
-#endif
-
-#define SECTION(name) __attribute__((section(name), used))
-#define INLINE static inline __attribute__((always_inline))
+#include "packets.bpf.h"
 
 struct __sk_buff;
 
@@ -31,24 +17,8 @@ static long (*const skb_load_bytes)(const struct __sk_buff *, u32 offset, void *
 
 #include "workers.bpf.h"
 
-enum { TCP = 6, ICMP = 1, ICMPV6 = 58 };
-enum { FRAGMENTED = 0x3FFF };
+enum { ICMP = 1, ICMPV6 = 58 };
 enum { ICMPV6_ERRORS_END = 128 };
-
-struct ipv4 {
-	u8 version_ihl, tos;
-	u16 total_length, identification, fragment;
-	u8 ttl, protocol;
-	u16 checksum;
-	u32 src, dst;
-};
-
-struct ipv6 {
-	u32 version_class_label;
-	u16 payload_length;
-	u8 next_header, hop_limit;
-	u32 src[4], dst[4];
-};
 
 INLINE u32 port_at(const struct __sk_buff *skb, u32 at)
 {

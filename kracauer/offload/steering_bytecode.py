@@ -2,7 +2,7 @@
 
 from typing import Final
 
-SOURCE_SHA256: Final = "cd0d355e72745e28410f8ca510c109ee09fcdb66a4ff10c9b441750384c2073c"
+SOURCE_SHA256: Final = "b237727321b18a4806748cf27f4384e5e1bccbe2a6130b4ac3198dff00234169"
 CLANG: Final = "14.0.6"
 
 # By name: type, bytes of a key, bytes of a value, flags.

@@ -382,6 +382,30 @@ INLINE u64 cookie_of(const struct syn *syn, const struct answering *how, u32 sca
 	            (u64)little32(words[3]) << 32 | little32(words[2]), __builtin_bswap64(now / COUNTER_NS), scale_code);
 }
 
+/* What answers a client's packets to a listener: its worker, by what that does it, and what of it is counted. */
+struct answerer {
+	u32 worker;
+	const struct offer *offer;
+	const struct answering *how;
+	struct answered *counted;
+};
+
+/* Find it; 0 where there is no such listener, nobody who looks after it now, or perhaps a flow of these addresses and ports. */
+INLINE int find_answerer(struct answerer *found, const struct syn *syn, u64 now)
+{
+	struct listener listener = {};
+
+	found->worker = choose(syn->ip.src, net16(syn->tcp.src_port));
+	listener.address = syn->ip.dst;
+	listener.port = syn->tcp.dst_port;
+	listener.worker = found->worker;
+	found->offer = map_lookup(&listeners, &listener);
+	found->how = map_lookup(&answering, &found->worker);
+	found->counted = map_lookup(&answered, &found->worker);
+	return found->counted && now < found->counted->until && found->offer && found->how &&
+	       !is_known(found->how, syn, found->worker);
+}
+
 /* Answer a SYN over IPv4; any other packet is left alone. */
 FUNCTION int answer(struct __sk_buff *skb)
 {
@@ -389,12 +413,9 @@ FUNCTION int answer(struct __sk_buff *skb)
 	const struct ipv4 *ip = &syn.ip;
 	const struct tcp *tcp = &syn.tcp;
 	struct asked asked = {};
-	struct listener listener = {};
-	const struct answering *how;
-	const struct offer *found;
+	struct answerer by;
 	struct offer offer;
-	struct answered *counted;
-	u32 tcp_length, length, worker;
+	u32 tcp_length, length;
 	u64 now, state; /* of eight bytes, for where it lies on the stack there may have been an address before */
 
 	if (skb_load_bytes(skb, LINK, &syn, sizeof(syn.ip) + sizeof(syn.tcp)))
@@ -406,31 +427,24 @@ FUNCTION int answer(struct __sk_buff *skb)
 	    skb->gso_size || !tcp->src_port || !tcp->dst_port || !is_legal_source(ip->src) || ipv4_sum(ip) != 0xFFFF)
 		return PASS;
 	now = ktime_get_coarse_ns();
-	worker = choose(ip->src, net16(tcp->src_port));
-	listener.address = ip->dst;
-	listener.port = tcp->dst_port;
-	listener.worker = worker;
-	found = map_lookup(&listeners, &listener);
-	how = map_lookup(&answering, &worker);
-	counted = map_lookup(&answered, &worker);
-	if (!counted || now >= counted->until || !found || !how || is_service(ip->src, worker) || is_known(how, &syn, worker))
+	if (!find_answerer(&by, &syn, now) || is_service(ip->src, by.worker))
 		return PASS;
-	offer = *found;
+	offer = *by.offer;
 	state = take_syn(skb, &syn, tcp_length, &asked);
 	if (state == BROKEN)
 		return PASS;
 	/* From here on the verifier looks at one SYN that asks for anything, and not at each that asks for something else. */
-	asked.mss ^= how->nothing;
-	asked.scale ^= how->nothing;
-	asked.bits ^= how->nothing;
-	state ^= how->nothing;
-	length = 20 + turn(&syn, &asked, &offer, cookie_of(&syn, how, offer.scale_code, now + how->ahead), state);
+	asked.mss ^= by.how->nothing;
+	asked.scale ^= by.how->nothing;
+	asked.bits ^= by.how->nothing;
+	state ^= by.how->nothing;
+	length = 20 + turn(&syn, &asked, &offer, cookie_of(&syn, by.how, offer.scale_code, now + by.how->ahead), state);
 	asm volatile("" : "+r"(length));
 	if (length < 40 || length > 80 || skb_change_tail(skb, LINK + length, 0))
 		return PASS;
 	if (skb_store_bytes(skb, LINK, &syn, length, 0))
 		return DROP;
-	__sync_fetch_and_add(&counted->syns, 1);
+	__sync_fetch_and_add(&by.counted->syns, 1);
 	return redirect(skb->ifindex, F_INGRESS);
 }
 
@@ -451,11 +465,8 @@ FUNCTION int doubt(struct __sk_buff *skb)
 	struct syn syn = {};
 	const struct ipv4 *ip = &syn.ip;
 	struct tcp *tcp = &syn.tcp;
-	struct listener listener = {};
-	const struct answering *how;
-	const struct offer *found;
-	struct answered *counted;
-	u32 worker, scale_code;
+	struct answerer by;
+	u32 scale_code;
 	u64 now;
 
 	if (skb_load_bytes(skb, LINK, &syn, sizeof(syn.ip) + sizeof(syn.tcp)))
@@ -464,21 +475,14 @@ FUNCTION int doubt(struct __sk_buff *skb)
 	    !tcp->src_port || !tcp->dst_port)
 		return PASS;
 	now = ktime_get_coarse_ns();
-	worker = choose(ip->src, net16(tcp->src_port));
-	listener.address = ip->dst;
-	listener.port = tcp->dst_port;
-	listener.worker = worker;
-	found = map_lookup(&listeners, &listener);
-	how = map_lookup(&answering, &worker);
-	counted = map_lookup(&answered, &worker);
-	if (!counted || now >= counted->until || !found || !how || is_known(how, &syn, worker))
+	if (!find_answerer(&by, &syn, now))
 		return PASS;
-	scale_code = found->scale_code;
+	scale_code = by.offer->scale_code;
 	tcp->seq = net32(net32(tcp->seq) - 1);
-	if (is_cookie(&syn, how, scale_code, net32(tcp->ack) - 1, now + how->ahead))
+	if (is_cookie(&syn, by.how, scale_code, net32(tcp->ack) - 1, now + by.how->ahead))
 		return PASS;
-	if (__sync_fetch_and_add(&counted->spare, -1) > 0)
+	if (__sync_fetch_and_add(&by.counted->spare, -1) > 0)
 		return PASS;
-	__sync_fetch_and_add(&counted->guesses, 1);
+	__sync_fetch_and_add(&by.counted->guesses, 1);
 	return DROP;
 }
