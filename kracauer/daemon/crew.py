@@ -18,7 +18,7 @@ from kracauer.daemon.equipment import Equipment
 from kracauer.daemon.member import Member, WorkerError, describe_end
 from kracauer.daemon.merging import NOTHING_HEARD, merge_numbers, merge_reports
 from kracauer.daemon.orders import LogCounters, Order, Reconfigure, Serve
-from kracauer.errors import DeviceError
+from kracauer.daemon.stopping import Stoppable
 from kracauer.fast_path import Standing
 from kracauer.tun import DeviceLostError
 
@@ -30,7 +30,7 @@ _LONGEST_PAUSE_S: Final = 30.0  # before a worker is started anew
 _STEADY_S: Final = 60.0  # who has served so long has not died of how it began
 
 
-class Crew:
+class Crew(Stoppable):
     """The workers of one service. `start` waits until they have taken up their flows, `run` has them serve.
 
     `standing` tells how the fast path stands at the moment.
@@ -39,7 +39,7 @@ class Crew:
     def __init__(
         self, config: Config, equipment: Equipment, log: FilteringBoundLogger, standing: Callable[[], Standing]
     ) -> None:
-        self.is_final = False
+        super().__init__()
         self.members = [Member(number) for number in range(config.network.workers)]
         self._config = config
         self._equipment = equipment
@@ -47,7 +47,6 @@ class Crew:
         self._standing = standing
         self._former_counters: dict[str, Any] = {}
         self._briefed: dict[int, Config] = {}
-        self._stopped: asyncio.Future[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting = {member.number for member in self.members}
         self._are_ready = asyncio.Event()
@@ -101,20 +100,6 @@ class Crew:
             await self._stopped
         finally:
             await self._end()
-
-    def stop(self, error: DeviceError | WorkerError | None = None) -> None:
-        """End `run`, with `error` if there is one."""
-        if self._stopped is None or self._stopped.done():
-            return
-        if error is None:
-            self._stopped.set_result(None)
-        else:
-            self._stopped.set_exception(error)
-
-    def stop_for_good(self) -> None:
-        """End `run`, and have `is_final` say that there is to be no successor."""
-        self.is_final = True
-        self.stop()
 
     def reconfigure(self, config: Config) -> Awaitable[None]:
         """Have all go by `config`, those too that are started from now on."""

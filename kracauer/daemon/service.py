@@ -15,6 +15,7 @@ from structlog.typing import FilteringBoundLogger
 from kracauer.config import Config
 from kracauer.daemon.counters import Counters
 from kracauer.daemon.reporting import Reporter
+from kracauer.daemon.stopping import Stoppable
 from kracauer.engine import BackendStatus
 from kracauer.errors import DeviceError
 from kracauer.events import Event
@@ -105,7 +106,7 @@ class PacketSource(Protocol):
         """Fill `frame` with the next one; False when none is there now."""
 
 
-class Service:
+class Service(Stoppable):
     """Pumps packets until it is told to stop. `is_final` then says whether nothing is to be kept for a successor.
 
     Packets come from `device` and from `sources`. Without `has_signals` it leaves signals to others.
@@ -122,7 +123,7 @@ class Service:
         fast_path: FastPath | None = None,
         has_signals: bool = True,
     ) -> None:
-        self.is_final = False
+        super().__init__()
         self._has_signals = has_signals
         self._device = device
         self._sources = (device, *sources)
@@ -135,7 +136,6 @@ class Service:
         self._reporter = Reporter(log, log_level)
         self._reporter.counters.carried = self._fast_path.carried
         self._frame = Frame()
-        self._stopped: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._timer_deadline: float | None = None
         self._reports_timer: asyncio.TimerHandle | None = None
@@ -172,25 +172,6 @@ class Service:
                 self._abort()
         finally:
             self._let_go()
-
-    @property
-    def is_running(self) -> bool:
-        """Whether packets are taken: from `on_ready` until a stop was asked for or the device was lost."""
-        return self._stopped is not None and not self._stopped.done()
-
-    def stop(self, error: DeviceError | None = None) -> None:
-        """End `run`, with `error` if there is one."""
-        if self._stopped is None or self._stopped.done():
-            return
-        if error is None:
-            self._stopped.set_result(None)
-        else:
-            self._stopped.set_exception(error)
-
-    def stop_for_good(self) -> None:
-        """End `run`, and have `is_final` say that there is to be no successor."""
-        self.is_final = True
-        self.stop()
 
     def log_counters(self) -> None:
         """One line with everything counted so far."""

@@ -1,14 +1,44 @@
-"""Signals around the event loop: a stop asked for during set-up is honoured, one during the clean-up does not cut it short."""
+"""How a service ends: by a stop signal, which is honoured during set-up, too, and during the clean-up does not cut it short."""
 
+import asyncio
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+from kracauer.errors import RemediableError
+
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 # Those that a running service answers. Before it runs and after, they must not do what they do by default: kill.
 SERVICE_SIGNALS: Final = (signal.SIGHUP, signal.SIGUSR1)
+
+
+class Stoppable:
+    """Serves in an event loop until it is told to stop. `is_final` then says whether nothing is to be kept for a successor."""
+
+    def __init__(self) -> None:
+        self.is_final = False
+        self._stopped: asyncio.Future[None] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it serves: until a stop was asked for, or what it serves was lost."""
+        return self._stopped is not None and not self._stopped.done()
+
+    def stop(self, error: RemediableError | None = None) -> None:
+        """End `run`, with `error` if there is one."""
+        if self._stopped is None or self._stopped.done():
+            return
+        if error is None:
+            self._stopped.set_result(None)
+        else:
+            self._stopped.set_exception(error)
+
+    def stop_for_good(self) -> None:
+        """End `run`, and have `is_final` say that there is to be no successor."""
+        self.is_final = True
+        self.stop()
 
 
 class StopRequest(KeyboardInterrupt):
